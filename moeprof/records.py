@@ -1,0 +1,344 @@
+"""The record of one solution on one workload: what was measured, raw, and where.
+
+Every statistic is derived on reading (``attribution``, ``ledger``); nothing here is a mean. All
+values are frozen and reject the impossible when built. ``store`` alone knows how they look on disk.
+
+Times on the host clock and of samples are microseconds (``_us``), times of spans are integer
+nanoseconds (``_ns``) relative to the iteration's host entry, so that identities can close exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from moeprof.errors import RecordError
+
+SCHEMA_VERSION = 1
+
+# passes in the order they run; an attached profiler slows the process after it, so CUPTI is last
+PASSES = ("first", "bare", "events", "blocked", "graph", "kernels", "api")
+
+OperationKind = Literal["kernel", "memcpy", "memset"]
+
+
+def _require(condition: bool, found: str, expected: str) -> None:
+    if not condition:
+        raise RecordError(found, expected, "the record is damaged or was edited: run again")
+
+
+@dataclass(frozen=True, slots=True)
+class StageInfo:
+    """One stage of the solution that ran.
+
+    rows_executed: (token, expert) rows it really ran, None where the notion does not apply.
+    bytes_read, bytes_written: what the tensors it named hold; weights only of experts that had rows.
+    """
+
+    name: str
+    covers: tuple[str, ...]
+    backend: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    why: str = ""
+    library: str | None = None
+    stand_in: str | None = None
+    kernel_rules: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    rows_executed: int | None = None
+    bytes_read: int | None = None
+    bytes_written: int | None = None
+    flops: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("rows_executed", "bytes_read", "bytes_written", "flops"):
+            value = getattr(self, name)
+            _require(value is None or value >= 0, f"{name} of {self.name} is {value}", "at least 0")
+
+
+@dataclass(frozen=True, slots=True)
+class SolutionIdentity:
+    """Which code ran. ``source_hash`` covers the solution file and every stage file it composes."""
+
+    name: str
+    source_hash: str
+    stages: tuple[StageInfo, ...]
+    keeps_buffers: bool = False
+    description: str = ""
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        return tuple(stage.name for stage in self.stages)
+
+    @property
+    def stand_ins(self) -> tuple[str, ...]:
+        """Libraries for which a torch twin stood in, each with the reason."""
+        named = {f"{s.library}: {s.stand_in}": None for s in self.stages if s.stand_in}
+        return tuple(named)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadIdentity:
+    """Which problem it ran on, with the definition's constant axes."""
+
+    definition: str
+    uuid: str
+    seq_len: int
+    local_expert_offset: int
+    routed_scaling_factor: float
+    constants: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        _require(self.seq_len >= 1, f"seq_len is {self.seq_len}", "at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingIdentity:
+    """What the router decided, as the definition computes it on the CPU.
+
+    label: 'recorded', 'synthetic uniform', 'synthetic zipf:1.2', ... as shown in every report.
+    local_pairs P: (token, local expert) pairs; active_experts A: local experts with a token;
+    local_tokens: tokens with at least one local pair; tokens_per_expert: [E_local], sums to P.
+    """
+
+    label: str
+    weights_recipe: str
+    seed: int
+    histogram_hash: str
+    local_pairs: int
+    active_experts: int
+    local_tokens: int
+    tokens_per_expert: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        total = sum(self.tokens_per_expert)
+        _require(total == self.local_pairs, f"histogram sums to {total}", f"P = {self.local_pairs}")
+        active = sum(count > 0 for count in self.tokens_per_expert)
+        _require(
+            active == self.active_experts,
+            f"histogram has {active} active experts",
+            f"A = {self.active_experts}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The machine, without anything that names a user, a host or a path."""
+
+    device: str
+    device_kind: Literal["cuda", "cpu"]
+    python: str
+    versions: Mapping[str, str]
+    compute_capability: str | None = None
+    driver: str | None = None
+    cuda: str | None = None
+    multiprocessors: int | None = None
+    l2_bytes: int | None = None
+    memory_bytes: int | None = None
+    interpreter: bool = False  # Triton kernels ran through Triton's interpreter
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How it was measured."""
+
+    preset: str
+    warmup: int
+    iterations: int
+    trials: int
+    seed: int
+    l2: Literal["flush", "warm"]
+    passes: tuple[str, ...]
+    rtol: float
+    atol: float
+    required_matched_ratio: float
+    max_relative_l2: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageCorrectness:
+    """One stage's tensor against the reference's, over local pairs."""
+
+    stage: str
+    tensor: str
+    relative_l2: float
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Correctness:
+    """The output against the reference. ``problem`` is the one line that says what is wrong."""
+
+    passed: bool
+    matched_ratio: float
+    relative_l2: float
+    cosine: float
+    max_absolute: float
+    stages: tuple[StageCorrectness, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One iteration of an uninstrumented pass.
+
+    span_us: between the outer pair of CUDA events (the wall clock on a CPU). wall_us: host entry
+    to the return of the final synchronise. stamps_us (bare, stamped iterations): host clock from
+    host entry at: opening event recorded, then after each stage, closing event recorded.
+    stage_us (events pass, CPU stage clock): time of each stage.
+    """
+
+    span_us: float
+    wall_us: float
+    trial: int = 0
+    stamps_us: tuple[float, ...] = ()
+    stage_us: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for value in (self.span_us, self.wall_us, *self.stage_us):
+            _require(math.isfinite(value) and value >= 0, f"a sample of {value} us", "a finite time")
+
+
+@dataclass(frozen=True, slots=True)
+class PassResult:
+    """The samples of one pass, or the reason why it could not run."""
+
+    name: str
+    samples: tuple[Sample, ...] = ()
+    unavailable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One GPU operation of a forward. ``stage`` is the stage whose launch call made it ('' if none)."""
+
+    name: str
+    kind: OperationKind
+    stage: str
+    stream: int
+    launch: str = ""  # name of the API call that launched it
+    grid: tuple[int, int, int] | None = None
+    block: tuple[int, int, int] | None = None
+    registers: int | None = None
+    shared_bytes: int | None = None
+    bytes: int | None = None
+    graph_node: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiCall:
+    """A CUDA API call that launched nothing (synchronise, malloc, event record, ...)."""
+
+    name: str
+    begin_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """One iteration under CUPTI; element i of each tuple is operation i of ``operation_set``.
+
+    All times in ns from host entry on one clock. launch_*: the launching API call, -1 where API
+    records were off. stage_begin_ns/stage_end_ns: host clock at stage boundaries (api pass).
+    """
+
+    operation_set: int
+    start_ns: tuple[int, ...]
+    end_ns: tuple[int, ...]
+    launch_begin_ns: tuple[int, ...] = ()
+    launch_end_ns: tuple[int, ...] = ()
+    stage_begin_ns: tuple[int, ...] = ()
+    stage_end_ns: tuple[int, ...] = ()
+    exit_ns: int = -1
+    calls: tuple[ApiCall, ...] = ()
+    dropped: int = 0
+
+    def __post_init__(self) -> None:
+        _require(len(self.start_ns) == len(self.end_ns), "starts and ends differ in number", "pairs")
+        _require(
+            len(self.launch_begin_ns) == len(self.launch_end_ns) in (0, len(self.start_ns)),
+            "launch calls and operations differ in number",
+            "one launch call an operation",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TimelinePass:
+    """The operations of every iteration of a CUPTI pass ('kernels' or 'api').
+
+    operation_sets: the distinct lists of operations seen, in order of operation start; more than
+    one means that iterations launched different kernels, which reports must say.
+    """
+
+    name: str
+    operation_sets: tuple[tuple[Operation, ...], ...] = ()
+    iterations: tuple[Iteration, ...] = ()
+    unavailable: str | None = None
+
+    def __post_init__(self) -> None:
+        for iteration in self.iterations:
+            size = len(self.operation_sets)
+            _require(iteration.operation_set < size, "an iteration of an unknown set", f"< {size}")
+            count = len(self.operation_sets[iteration.operation_set])
+            _require(len(iteration.start_ns) == count, "times and operations differ", f"{count}")
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSample:
+    """NVML's reading beside a pass. ``throttle``: names of active clock-event reasons."""
+
+    pass_name: str
+    sm_mhz: int
+    memory_mhz: int
+    power_w: float
+    temperature_c: int
+    throttle: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What measuring costs on this machine, read in the process that measured."""
+
+    null_event_pair_us: float
+    event_record_us: float
+    launch_us: float
+    launch_latency_ns: int | None = None  # launch call's return to start, idle GPU (CUPTI)
+    queued_gap_ns: int | None = None  # end of one queued kernel to start of the next (CUPTI)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One solution on one workload: the unit of record."""
+
+    moeprof: str
+    created: str  # UTC, ISO 8601
+    solution: SolutionIdentity
+    workload: WorkloadIdentity
+    routing: RoutingIdentity
+    environment: Environment
+    settings: Settings
+    correctness: Correctness
+    passes: tuple[PassResult, ...] = ()
+    timelines: tuple[TimelinePass, ...] = ()
+    clocks: tuple[ClockSample, ...] = ()
+    calibration: Calibration | None = None
+    warnings: tuple[str, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        measured = any(p.samples for p in self.passes) or any(t.iterations for t in self.timelines)
+        _require(
+            self.correctness.passed or not measured,
+            "a wrong result with timings",
+            "no timings where the result is wrong",
+        )
+
+    def samples(self, name: str) -> tuple[Sample, ...]:
+        """The samples of pass ``name``; empty where it did not run."""
+        return next((p.samples for p in self.passes if p.name == name), ())
+
+    def timeline(self, name: str) -> TimelinePass | None:
+        """The CUPTI pass ``name`` ('kernels' or 'api') if it has iterations."""
+        return next((t for t in self.timelines if t.name == name and t.iterations), None)
