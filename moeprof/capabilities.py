@@ -194,7 +194,7 @@ def _tool(name: str, enables: str) -> Capability:
 
 
 def find_tool(name: str, places: Sequence[str] = _TOOL_PLACES) -> Path | None:
-    """``name`` on PATH, in CUDA's folder or in Nsight Compute's, which carries a copy; newest first."""
+    """``name`` on PATH, in CUDA's folder or as Nsight Compute's own copy; the newest wins."""
     on_path = shutil.which(name)
     if on_path:
         return Path(on_path)
