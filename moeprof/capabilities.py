@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from moeprof.environment import ClockReader, library_version, processor_name
+from moeprof.environment import ClockReader, driver_version, library_version, processor_name
 
 IMPORT_SECONDS = 60
 # Nsight Systems also ships inside Nsight Compute, where no PATH leads
@@ -105,8 +105,7 @@ def _machine() -> _Machine:
 
 
 def _gpu(machine: _Machine) -> Capability:
-    with ClockReader() as reader:
-        driver = reader.driver
+    driver = driver_version()
     enables = "every pass but the CPU's wall clock"
     if machine.gpu:
         return Capability("GPU", True, enables, f"{machine.gpu}, driver {driver or 'unknown'}")
@@ -206,15 +205,13 @@ def find_tool(name: str, places: Sequence[str] = _TOOL_PLACES) -> Path | None:
 
 def _clocks() -> Capability:
     enables = "clocks, power and throttling beside every pass"
-    with ClockReader() as reader:
-        sample = reader.sample("doctor")
-    if sample is None:
+    samples = ClockReader().sample("doctor")
+    if not samples:
         missing = library_version("nvidia_ml_py") is None
         install = "pip install nvidia-ml-py" if missing else None
         return Capability("NVML clocks", False, enables, "NVML finds no device", install)
-    return Capability(
-        "NVML clocks", True, enables, f"SM {sample.sm_mhz} MHz, {sample.power_w:.0f} W"
-    )
+    found = f"SM {samples[0].sm_mhz} MHz, {samples[0].power_w:.0f} W"
+    return Capability("NVML clocks", True, enables, found)
 
 
 def _writable(folder: Path) -> Capability:

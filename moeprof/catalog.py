@@ -24,21 +24,11 @@ from typing import Any
 
 from moeprof.contract import STEPS, Solution, Stage
 from moeprof.errors import ContractError, EnvironmentMissing, MoeprofError, UsageError, nearest
+from moeprof.operation import INPUTS
 from moeprof.sources import package_folder, solution_files, source_hash
 
-# the definition's inputs in the order FlashInfer-Bench passes them; destination-passing adds output
-FORWARD_INPUTS = (
-    "routing_logits",
-    "routing_bias",
-    "hidden_states",
-    "hidden_states_scale",
-    "gemm1_weights",
-    "gemm1_weights_scale",
-    "gemm2_weights",
-    "gemm2_weights_scale",
-    "local_expert_offset",
-    "routed_scaling_factor",
-)
+# in the order FlashInfer-Bench passes them; destination-passing adds output
+FORWARD_INPUTS = tuple(spec.name for spec in INPUTS)
 _TWO_WAYS = "SOLUTION (a moeprof.contract.Solution) or a function run with 10 or 11 parameters"
 
 
@@ -65,18 +55,17 @@ def load_solution(name_or_path: str, device: str) -> LoadedSolution:
     UsageError if there is none, ContractError if the file does not hold one or raises,
     EnvironmentMissing if it needs a library that this machine lacks.
     """
-    from moeprof import interpreter
-
+    own = name_or_path in solution_names()
+    if not own and not (name_or_path.endswith(".py") or os.sep in name_or_path):
+        raise UsageError(
+            f"there is no solution {name_or_path!r}",
+            do=f"{nearest(name_or_path, solution_names())} Your own file is given by path (./x.py)",
+        )
     if device == "cpu":
+        from moeprof import interpreter
+
         interpreter.enable(force=True)  # before anything imports triton
-    if name_or_path in solution_names():
-        return _load_own(name_or_path)
-    if name_or_path.endswith(".py") or os.sep in name_or_path:
-        return _load_users(Path(name_or_path))
-    raise UsageError(
-        f"there is no solution {name_or_path!r}",
-        do=f"{nearest(name_or_path, solution_names())} Your own file is given by path (./x.py)",
-    )
+    return _load_own(name_or_path) if own else _load_users(Path(name_or_path))
 
 
 def _load_own(name: str) -> LoadedSolution:

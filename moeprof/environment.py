@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any
 
 from moeprof.records import ClockSample, Environment
 
@@ -50,8 +50,8 @@ CLOCK_EVENTS: Mapping[int, str] = MappingProxyType(
 )
 
 
-def describe(device: Literal["cuda", "cpu"]) -> Environment:
-    """The environment of a run on the current CUDA device, or on this machine's processor."""
+def describe(device: str) -> Environment:
+    """The environment of a run on the current CUDA device ('cuda') or this processor ('cpu')."""
     return _describe_cuda() if device == "cuda" else _describe_cpu()
 
 
@@ -113,50 +113,39 @@ def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 def driver_version() -> str | None:
     """The NVIDIA driver's version, None where there is no driver."""
-    with ClockReader() as reader:
-        return reader.driver
+    return ClockReader().driver
 
 
 class ClockReader:
-    """NVML's clocks, power and temperature of the current CUDA device; use as a context.
+    """NVML's clocks, power and temperature of the current CUDA device.
 
-    Where NVML or the device is missing ``sample`` returns None and nothing else changes.
+    Where NVML or the device is missing, or ``enabled`` is False, ``sample`` gives nothing and
+    nothing else changes. NVML is released with the process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, enabled: bool = True) -> None:
         self._nvml: Any = None
         self._handle: Any = None
         self.driver: str | None = None
-
-    def __enter__(self) -> ClockReader:
+        if not enabled:
+            return
         try:
             import pynvml
 
             pynvml.nvmlInit()
         except Exception:  # no module, no library or no driver: there are no clocks to read
-            return self
+            return
         self._nvml = pynvml
         self.driver = _text(pynvml.nvmlSystemGetDriverVersion())
         try:
             self._handle = _device_handle(pynvml)
         except pynvml.NVMLError:  # such as a MIG slice
             self._handle = None
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._nvml is not None:
-            self._nvml.nvmlShutdown()
-        self._nvml = self._handle = None
-
-    def sample(self, pass_name: str) -> ClockSample | None:
-        """One reading (about 0.1 ms); take it beside a pass, never inside one."""
+    def sample(self, pass_name: str) -> tuple[ClockSample, ...]:
+        """One reading, or none (about 0.1 ms); take it beside a pass, never inside one."""
         if self._handle is None:
-            return None
+            return ()
         nvml, handle = self._nvml, self._handle
 
         def read(function: Callable[..., int], *arguments: int) -> int:
@@ -166,7 +155,7 @@ class ClockReader:
                 return 0
 
         reasons = read(nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
-        return ClockSample(
+        reading = ClockSample(
             pass_name=pass_name,
             sm_mhz=read(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
             memory_mhz=read(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_MEM),
@@ -174,6 +163,7 @@ class ClockReader:
             temperature_c=read(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
             throttle=clock_events(reasons),
         )
+        return (reading,)
 
 
 def clock_events(bits: int) -> tuple[str, ...]:

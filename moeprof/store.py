@@ -73,7 +73,7 @@ def from_json(document: Any) -> Run:
 
 
 def load(path: Path | str) -> Run:
-    """The run in a ``.json.gz`` or ``.json`` file, told apart by content; errors begin with its name."""
+    """The run in a ``.json.gz`` or ``.json`` file, told apart by content; errors name the file."""
     path = Path(path)
     try:
         document = json.loads(_read_text(path), parse_constant=_refuse_constant)
@@ -137,6 +137,13 @@ def save(run: Run, folder: Path, definition: str | None = None) -> Path:
             write_atomically(path, content, replace=False)
             return path
     raise RecordError(f"{parent} holds 999 records of {stem}", do="move some of them away")
+
+
+def check_writable(folder: Path) -> None:
+    """Fail now rather than after measuring: ResourceExhausted if no record could be put there."""
+    probe = folder / f".writable-{os.getpid()}"
+    write_atomically(probe, b"")
+    probe.unlink()
 
 
 def _plain(name: str) -> str:

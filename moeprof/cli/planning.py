@@ -1,0 +1,167 @@
+"""From the options of ``run`` to a Plan: every choice a user left open is made here, once.
+
+Cheap checks come before torch is imported, so that a misspelt name is answered at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from moeprof.dataset import Dataset, dataset_root
+from moeprof.definition import Definition, Workload
+from moeprof.errors import EnvironmentMissing, UsageError, nearest
+from moeprof.presets import ATOL, MAX_RELATIVE_L2, PRESETS, REQUIRED_MATCHED_RATIO, RTOL
+from moeprof.records import CPU_PASSES, PASSES, Settings
+
+if TYPE_CHECKING:
+    from moeprof.execute import Plan
+
+# without --definition and --num-tokens: the real operation on a GPU, its small twin on a CPU
+DEFAULT_PROBLEM: Mapping[str, tuple[str, int]] = {"cuda": ("dsv3", 56), "cpu": ("tiny", 33)}
+FALLBACK_TOKENS = 56  # for a definition that is neither
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The command line of ``run`` as given; None where the user left the choice open."""
+
+    solution: str
+    num_tokens: int | None
+    workload: str | None
+    all_workloads: bool
+    definition: str | None
+    routing: str
+    weights: str
+    dataset: str | None
+    device: str
+    preset: str
+    warmup: int | None
+    iterations: int | None
+    trials: int | None
+    l2: Literal["flush", "warm"]
+    seed: int
+    passes: str | None
+    allow_no_local_work: bool
+
+
+def make_plan(options: RunOptions) -> Plan:
+    """What to run; UsageError, EnvironmentMissing or ContractError say what cannot be meant."""
+    from moeprof.routing import parse_spec
+
+    _check_one_selection(options)
+    parse_spec(options.routing)
+    if options.passes is not None:
+        _known_passes(options.passes)
+    dataset = Dataset(dataset_root(options.dataset, os.environ))
+    device = choose_device(options.device)
+    name, default_tokens = DEFAULT_PROBLEM[device]
+    definition = dataset.definition(options.definition or name)
+    if definition.alias not in (name, None):
+        others = dict(DEFAULT_PROBLEM.values())
+        default_tokens = others.get(definition.alias or "", FALLBACK_TOKENS)
+    workloads = choose_workloads(options, dataset, definition, default_tokens)
+
+    from moeprof.catalog import load_solution
+    from moeprof.execute import Plan
+
+    return Plan(
+        loaded=load_solution(options.solution, device),
+        definition=definition,
+        workloads=workloads,
+        dataset=dataset,
+        settings=make_settings(options, device),
+        routing=options.routing,
+        weights=options.weights,
+        device=device,
+        allow_no_local_work=options.allow_no_local_work,
+    )
+
+
+def choose_device(asked: str) -> str:
+    """'cuda' or 'cpu'; 'auto' is CUDA where torch sees a device."""
+    if asked == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if asked == "cuda":
+        raise EnvironmentMissing(
+            "--device cuda, but torch sees no CUDA device",
+            do="moeprof doctor says what is missing; --device cpu runs the tiny definition",
+        )
+    return "cpu"
+
+
+def choose_workloads(
+    options: RunOptions, dataset: Dataset, definition: Definition, default_tokens: int
+) -> tuple[Workload, ...]:
+    """One workload, or all of the definition by rising number of tokens."""
+    if options.workload is not None:
+        return (dataset.workload(definition, options.workload),)
+    if options.all_workloads:
+        found = sorted(dataset.workloads(definition), key=lambda workload: workload.seq_len)
+        if not found:
+            raise UsageError(f"{definition.name} has no workloads", do="choose --num-tokens")
+        return tuple(found)
+    tokens = default_tokens if options.num_tokens is None else options.num_tokens
+    return (dataset.workload_of_size(definition, tokens),)
+
+
+def make_settings(options: RunOptions, device: str) -> Settings:
+    """The preset with what the user changed of it."""
+    preset = PRESETS[options.preset]
+    return Settings(
+        preset=options.preset,
+        warmup=preset.warmup if options.warmup is None else options.warmup,
+        iterations=options.iterations or preset.iterations,
+        trials=options.trials or preset.trials,
+        seed=options.seed,
+        l2=options.l2,
+        passes=choose_passes(options.passes, device),
+        rtol=RTOL,
+        atol=ATOL,
+        required_matched_ratio=REQUIRED_MATCHED_RATIO,
+        max_relative_l2=MAX_RELATIVE_L2,
+    )
+
+
+def choose_passes(asked: str | None, device: str) -> tuple[str, ...]:
+    """The passes in the order they run. ``first`` is always one: it is what checks the result."""
+    possible = PASSES if device == "cuda" else CPU_PASSES
+    if asked is None:
+        return possible
+    wanted = ("first", *_known_passes(asked))
+    for name in wanted:
+        if name not in possible:
+            where = "a GPU" if device == "cpu" else "a CPU"
+            raise UsageError(
+                f"pass {name!r} runs on {where} only", do=f"here: {','.join(possible)}"
+            )
+    return tuple(name for name in possible if name in wanted)
+
+
+def _known_passes(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    known = dict.fromkeys((*PASSES, *CPU_PASSES))
+    for name in names:
+        if name not in known:
+            raise UsageError(f"unknown pass {name!r}", do=nearest(name, known))
+    return names
+
+
+def _check_one_selection(options: RunOptions) -> None:
+    given = [
+        option
+        for option, chosen in (
+            ("--num-tokens", options.num_tokens is not None),
+            ("--workload", options.workload is not None),
+            ("--all-workloads", options.all_workloads),
+        )
+        if chosen
+    ]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} were given together", do="choose one of them")
