@@ -1,0 +1,197 @@
+"""The timeline of the forward as it runs without a profiler, and whether to believe it.
+
+A profiler leaves kernel durations true but slows the host down, so a gap seen under CUPTI is not
+the gap of the real run. This module predicts the undisturbed timeline of every stamped sample of
+the ``bare`` pass from what disturbs nothing:
+
+* the host clock at stage boundaries, stamped in ``bare`` itself;
+* how the host spends each stage, as fractions of its time, from ``api`` (``host.py``);
+* each operation's median duration, from ``kernels``;
+* launch latency and the gap between queued operations, from the calibration or ``api``.
+
+An operation starts at max(end of its predecessor on the stream + queued gap, return of its launch
+call + launch latency). Where the host waits for the GPU inside a stage (``.item()``), its waiting
+time is not a fraction of anything: it ends when the simulated GPU has drained, and the host's own
+time is scaled so that the stage ends at its stamp.
+
+The outer pair of CUDA events is part of the prediction, so that its span is compared with the
+measured one like for like: the first executes a launch latency after its record call returns, the
+second when the work before it is done, and not before its own record call has reached the GPU.
+
+Left out: contention between streams for the GPU's resources (durations are taken as measured),
+host threads that launch side by side, variation of kernel durations between iterations.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moeprof.checks import sound
+from moeprof.host import StageScript, stage_scripts
+from moeprof.launches import LaunchModel, launch_model, median_ns, operation_models
+from moeprof.profile import SpanCheck
+from moeprof.records import ApiCall, Iteration, Operation, Run, Sample, TimelinePass
+from moeprof.simulate import Device, OperationModel, simulate_stage
+
+TOLERANCE_US, TOLERANCE_FRACTION = 3.0, 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One stamped bare sample and the timeline predicted for it.
+
+    opening_ns, closing_ns: when the outer events execute, on the iteration's clock;
+    closing_recorded_ns: when the call that recorded the second one returned.
+    """
+
+    iteration: Iteration
+    opening_ns: int
+    closing_ns: int
+    closing_recorded_ns: int
+    measured_span_us: float
+
+    @property
+    def predicted_span_us(self) -> float:
+        """Between the events, as ``Sample.span_us`` is."""
+        return (self.closing_ns - self.opening_ns) / 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstruction:
+    """Predicted timelines of one run, or the reason why there are none.
+
+    operations: the set all predictions share, in order of start in the ``api`` pass. queued_ns:
+    the gaps that would be left if every launch were queued ahead. stamping: what the stamps change
+    in the bare span, as a fraction (None without unstamped samples).
+    """
+
+    operations: tuple[Operation, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
+    model: LaunchModel | None = None
+    queued_ns: int = 0
+    check: SpanCheck | None = None
+    stamping: float | None = None
+    notes: tuple[str, ...] = ()
+    unavailable: str | None = None
+
+    @property
+    def agrees(self) -> bool:
+        return self.check is not None and self.check.agrees
+
+
+def reconstruct(run: Run, model: LaunchModel | None = None) -> Reconstruction:
+    """Predict every stamped bare sample of ``run``; ``unavailable`` says what is missing."""
+    stages = run.solution.stage_names
+    stamped = [s for s in run.samples("bare") if len(s.stamps_us) == len(stages) + 2]
+    api, kernels = run.timeline("api"), run.timeline("kernels")
+    if not stamped:
+        return Reconstruction(unavailable="the bare pass has no samples stamped at every stage")
+    if api is None:
+        return Reconstruction(unavailable="the api pass is missing, so launches cannot be placed")
+    usual, iterations = usual_set(api)
+    complete = [i for i in iterations if len(i.stage_begin_ns) == len(stages) and i.launch_begin_ns]
+    operations = api.operation_sets[usual]
+    if not complete or not operations:
+        return Reconstruction(unavailable="the api pass shows no launch calls or stage boundaries")
+    durations, notes = _durations(operations, kernels, complete)
+    if durations is None:
+        return Reconstruction(unavailable=notes[0])
+    model = model or launch_model(run.calibration, operations, complete)
+    scripts = stage_scripts(operations, complete, stages, model.launch_latency_ns)
+    models = operation_models(operations, complete, durations, model)
+    predictions = tuple(_predict(sample, scripts, models, model) for sample in stamped)
+    return Reconstruction(
+        operations=operations,
+        predictions=predictions,
+        model=model,
+        queued_ns=sum(m.queued_gap_ns for m in models) + model.event_gap_ns,
+        check=_check(predictions),
+        stamping=_stamping(run.samples("bare")),
+        notes=notes,
+    )
+
+
+def usual_set(timeline: TimelinePass) -> tuple[int, list[Iteration]]:
+    """The operation set that most iterations show, and those iterations, sound ones if any."""
+    usual = statistics.mode(i.operation_set for i in timeline.iterations)
+    same = [i for i in timeline.iterations if i.operation_set == usual]
+    return usual, [i for i in same if sound(i)] or same
+
+
+def _durations(
+    operations: Sequence[Operation], kernels: TimelinePass | None, api: Sequence[Iteration]
+) -> tuple[list[int] | None, tuple[str, ...]]:
+    """Median duration of each operation, ns; None and the reason where the passes do not match.
+
+    The kernels pass knows no stages: its i-th operation of a name is the i-th of that name here.
+    """
+    if kernels is None:
+        note = "durations are the api pass's: the kernels pass is missing"
+        return [_duration(api, p) for p in range(len(operations))], (note,)
+    usual, iterations = usual_set(kernels)
+    queues: dict[str, list[int]] = {}
+    for position, operation in enumerate(kernels.operation_sets[usual]):
+        queues.setdefault(operation.name, []).append(position)
+    durations: list[int] = []
+    for operation in operations:
+        queue = queues.get(operation.name)
+        if not queue:
+            break
+        durations.append(_duration(iterations, queue.pop(0)))
+    if len(durations) < len(operations) or any(queues.values()):
+        return None, ("the kernels and api passes launched different operations",)
+    return durations, ()
+
+
+def _duration(iterations: Sequence[Iteration], position: int) -> int:
+    values = [max(0, i.end_ns[position] - i.start_ns[position]) for i in iterations]
+    return median_ns(values, 0)
+
+
+def _predict(
+    sample: Sample,
+    scripts: Sequence[StageScript],
+    models: Sequence[OperationModel],
+    model: LaunchModel,
+) -> Prediction:
+    stamps_ns = [round(stamp * 1e3) for stamp in sample.stamps_us]
+    device = Device(models)
+    calls: list[ApiCall] = []
+    for script, begin_ns, end_ns in zip(scripts, stamps_ns, stamps_ns[1:-1], strict=False):
+        device, waits = simulate_stage(script, device, begin_ns, end_ns)
+        calls.extend(waits)
+    opening_ns = stamps_ns[0] + model.event_latency_ns
+    closing_ns = stamps_ns[-1] + model.event_latency_ns
+    if device.drained_ns:
+        closing_ns = max(closing_ns, device.drained_ns + model.event_gap_ns)
+    timeline = Iteration(
+        operation_set=0,
+        start_ns=device.column(0),
+        end_ns=device.column(1),
+        launch_begin_ns=device.column(2),
+        launch_end_ns=device.column(3),
+        stage_begin_ns=tuple(stamps_ns[:-2]),
+        stage_end_ns=tuple(stamps_ns[1:-1]),
+        exit_ns=round(sample.wall_us * 1e3),
+        calls=tuple(calls),
+    )
+    return Prediction(timeline, opening_ns, closing_ns, stamps_ns[-1], sample.span_us)
+
+
+def _check(predictions: Sequence[Prediction]) -> SpanCheck:
+    measured_us = statistics.median(p.measured_span_us for p in predictions)
+    return SpanCheck(
+        predicted_us=statistics.median(p.predicted_span_us for p in predictions),
+        measured_us=measured_us,
+        tolerance_us=max(TOLERANCE_US, TOLERANCE_FRACTION * measured_us),
+    )
+
+
+def _stamping(samples: Sequence[Sample]) -> float | None:
+    plain = [s.span_us for s in samples if not s.stamps_us]
+    stamped = [s.span_us for s in samples if s.stamps_us]
+    if not plain or not stamped or not statistics.median(plain):
+        return None
+    return statistics.median(stamped) / statistics.median(plain) - 1.0

@@ -1,0 +1,72 @@
+"""Which row of the table an operation belongs to.
+
+A row is a stage. A stage that declares kernel rules (one opaque call, many kernels) is split into
+the steps its rules name; what no rule matches stays on the stage's own row. Operations that no
+stage launched go to a row of their own, which must stay empty.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moeprof.profile import UNATTRIBUTED
+from moeprof.records import Operation, StageInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: its stage (None for operations outside any) and the steps it performs.
+
+    whole: the row is the whole stage, so that the stage's bytes and FLOPs are the row's.
+    """
+
+    name: str
+    stage: StageInfo | None
+    covers: tuple[str, ...]
+    whole: bool
+
+
+def stage_rows(stages: Sequence[StageInfo]) -> tuple[Row, ...]:
+    """The rows of a solution in order; a split stage's remainder follows its steps."""
+    rows: list[Row] = []
+    for stage in stages:
+        split = _rule_steps(stage)
+        rows.extend(Row(step, stage, (step,), False) for step in split)
+        rest = tuple(step for step in stage.covers if step not in split)
+        rows.append(Row(_own_row(stage), stage, rest, not split))
+    return tuple(rows)
+
+
+def rows_of(operations: Sequence[Operation], stages: Sequence[StageInfo]) -> tuple[str, ...]:
+    """The row name of each operation; the i-th match of a kernel rule goes to its i-th step."""
+    by_name = {stage.name: stage for stage in stages}
+    matched: dict[tuple[str, int], int] = {}
+    found: list[str] = []
+    for operation in operations:
+        stage = by_name.get(operation.stage)
+        found.append(UNATTRIBUTED if stage is None else _row(operation, stage, matched))
+    return tuple(found)
+
+
+def _row(operation: Operation, stage: StageInfo, matched: dict[tuple[str, int], int]) -> str:
+    for index, (pattern, steps) in enumerate(stage.kernel_rules):
+        if steps and re.search(pattern, operation.name):
+            count = matched.get((stage.name, index), 0)
+            matched[stage.name, index] = count + 1
+            return steps[min(count, len(steps) - 1)]
+    return _own_row(stage)
+
+
+def _rule_steps(stage: StageInfo) -> tuple[str, ...]:
+    """The steps that the rules name, in the order the stage covers them, then any others."""
+    named = list(dict.fromkeys(step for _, steps in stage.kernel_rules for step in steps))
+    position = {step: i for i, step in enumerate(stage.covers)}
+    named.sort(key=lambda step: position.get(step, len(position)))
+    return tuple(named)
+
+
+def _own_row(stage: StageInfo) -> str:
+    """The stage's name, or '<stage> (rest)' where a rule's step is called the same."""
+    return f"{stage.name} (rest)" if stage.name in _rule_steps(stage) else stage.name
