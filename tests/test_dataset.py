@@ -27,8 +27,10 @@ needs_published = pytest.mark.skipif(
 
 
 def dataset_files(root: Path) -> None:
-    """Only what a FlashInfer-Trace dataset holds, without moeprof's own records."""
-    for folder in ("definitions", "workloads"):
+    """What FlashInfer-Bench looks at, without moeprof's own records."""
+    for folder in ("definitions", "workloads", "solutions", "traces"):
+        if not (own_root() / folder).exists():
+            continue
         shutil.copytree(own_root() / folder, root / folder)
 
 
