@@ -71,7 +71,7 @@ class RowCount:
     """How many (token, expert) rows a stage really runs, read off a tensor after the forward."""
 
     tensor: str
-    kind: Literal["leading", "problem_sizes"]
+    kind: Literal["leading", "problem_sizes", "local_pairs"]
 
 
 def leading_rows(tensor: str) -> RowCount:
@@ -82,6 +82,11 @@ def leading_rows(tensor: str) -> RowCount:
 def problem_rows(tensor: str) -> RowCount:
     """The sum of column 0 (m) of a grouped GEMM's problem sizes, [E, 3] int32."""
     return RowCount(tensor, "problem_sizes")
+
+
+def declared_local_rows() -> RowCount:
+    """Local pairs only, on the solution's word: for an opaque op that shows no problem sizes."""
+    return RowCount("", "local_pairs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +191,13 @@ class Buffers:
     solution chooses; the stages are the same, so the cost of allocation is one switch.
     """
 
-    __slots__ = ("_kept", "_empty")
+    __slots__ = ("_kept", "_empty", "_full")
 
     def __init__(self, keep: bool) -> None:
-        from torch import empty  # the contract must be importable where torch is not
+        from torch import empty, full  # the contract must be importable where torch is not
 
         self._empty = empty
+        self._full = full
         self._kept: dict[tuple[Any, ...], Any] | None = {} if keep else None
 
     @property
@@ -206,6 +212,16 @@ class Buffers:
         tensor = self._kept.get(key)
         if tensor is None:
             tensor = self._kept[key] = self._empty(shape, dtype=dtype, device=device)
+        return tensor
+
+    def full(self, name: str, shape: tuple[int, ...], value: Any, dtype: Any, device: Any) -> Any:
+        """A constant tensor, filled at every call, or once if buffers are kept: never write it."""
+        if self._kept is None:
+            return self._full(shape, value, dtype=dtype, device=device)
+        key = (name, shape, value, dtype, device)
+        tensor = self._kept.get(key)
+        if tensor is None:
+            tensor = self._kept[key] = self._full(shape, value, dtype=dtype, device=device)
         return tensor
 
 
@@ -257,7 +273,9 @@ def check_wiring(solution: Solution, given: Sequence[str]) -> None:
             if step in covered:
                 raise ContractError(f"{where} covers {step}, which an earlier stage covers already")
             if covered and STEPS.index(step) < STEPS.index(covered[-1]):
-                raise ContractError(f"{where} covers {step} after {covered[-1]}", "the steps in order")
+                raise ContractError(
+                    f"{where} covers {step} after {covered[-1]}", "the steps in order"
+                )
             covered.append(step)
         available.update(current.writes)
     missing = [step for step in STEPS if step not in covered]
