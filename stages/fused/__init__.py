@@ -1,0 +1,1 @@
+"""Backends that perform several steps in one call."""

@@ -1,0 +1,1 @@
+"""Step gather: weighted sum of the rows of each token."""

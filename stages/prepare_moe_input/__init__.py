@@ -1,0 +1,1 @@
+"""Step prepare_moe_input: sort (token, expert) pairs by expert."""

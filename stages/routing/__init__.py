@@ -1,0 +1,1 @@
+"""Step routing: which eight experts each token goes to, and with what weights."""

@@ -1,0 +1,1 @@
+"""Step shuffle_rows: bring the hidden states of each pair into expert order."""

@@ -1,0 +1,1 @@
+"""One file a solution; each only composes stages and exposes SOLUTION."""

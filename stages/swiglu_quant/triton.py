@@ -1,0 +1,84 @@
+"""SwiGLU and e4m3 quantisation in one Triton kernel: the bfloat16 product never reaches memory.
+
+The seeds' kernel gives one program a whole row and walks its 16 groups one after the other. This
+one gives a program a tile of a few groups, all in flight at once, so that eight rows (T=1) still
+make 32 programs. The product stays in float32 until it is quantised; sgl's two-op form rounds it
+to bfloat16 twice on the way.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch.nn import functional
+
+from moeprof.contract import BLOCK, E4M3_MAX, Step, leading_rows, stage
+
+LEAST_AMAX = 1e-10  # as sgl's quantiser: an all-zero group gets a tiny scale, not a division by 0
+
+
+@stage(
+    Step.SWIGLU_QUANT,
+    writes=("activated", "activated_scale"),
+    rows=leading_rows("activated"),
+)
+def swiglu_quant(gemm1_output, intermediate_size, buffers, *, groups_per_program=4):
+    """[M, 2I] bfloat16, up then gate -> [M, I] float8_e4m3fn, [M, I/128] float32.
+
+    groups_per_program: groups of 128 values that one warp handles, a power of two.
+    """
+    rows, device = gemm1_output.shape[0], gemm1_output.device
+    groups = intermediate_size // BLOCK
+    activated = buffers.empty("activated", (rows, intermediate_size), torch.float8_e4m3fn, device)
+    scale = buffers.empty("activated_scale", (rows, groups), torch.float32, device)
+    swiglu_quant_kernel[(rows, triton.cdiv(groups, groups_per_program))](
+        gemm1_output,
+        activated,
+        scale,
+        groups,
+        LEAST_AMAX,
+        E4M3_MAX,
+        GROUPS=groups_per_program,
+        GROUP_SIZE=BLOCK,
+        num_warps=1,
+    )
+    return activated, scale
+
+
+@triton.jit
+def swiglu_quant_kernel(
+    source,  # [M, 2 * groups * 128] bfloat16, up then gate
+    activated,  # [M, groups * 128] e4m3
+    activated_scale,  # [M, groups] float32
+    groups,
+    least_amax,
+    largest,
+    GROUPS: tl.constexpr,
+    GROUP_SIZE: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    group = tl.program_id(1) * GROUPS + tl.arange(0, GROUPS)
+    column = group[:, None] * GROUP_SIZE + tl.arange(0, GROUP_SIZE)[None, :]
+    width = groups * GROUP_SIZE
+    inside = column < width
+    # to float32 right after the load: the interpreter does bfloat16 arithmetic on raw bits
+    up = tl.load(source + row * 2 * width + column, mask=inside, other=0.0).to(tl.float32)
+    gate = tl.load(source + row * 2 * width + width + column, mask=inside, other=0.0)
+    gate = gate.to(tl.float32)
+    # below -80 silu is under 1e-32 either way, and exp does not overflow
+    product = up * gate / (1.0 + tl.exp(-tl.maximum(gate, -80.0)))
+    amax = tl.maximum(tl.max(tl.abs(product), axis=1), least_amax)
+    quantised = product * (largest / amax)[:, None]
+    quantised = tl.minimum(tl.maximum(quantised, -largest), largest)
+    tl.store(activated + row * width + column, quantised.to(tl.float8e4nv), mask=inside)
+    tl.store(activated_scale + row * groups + group, amax / largest, mask=group < groups)
+
+
+def swiglu_quant_torch(gemm1_output):
+    """What the kernel computes, in PyTorch."""
+    up, gate = gemm1_output.to(torch.float32).chunk(2, dim=1)
+    groups = (functional.silu(gate) * up).unflatten(1, (-1, BLOCK))
+    amax = groups.abs().amax(dim=-1).clamp(min=LEAST_AMAX)
+    quantised = (groups * (E4M3_MAX / amax).unsqueeze(-1)).clamp(-E4M3_MAX, E4M3_MAX)
+    return quantised.flatten(1).to(torch.float8_e4m3fn), amax / E4M3_MAX
