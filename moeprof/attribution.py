@@ -167,7 +167,8 @@ def _findings(run: Run, source: Source, reconstruction: Reconstruction) -> tuple
     found.extend(reconstruction.notes)
     if reconstruction.stamping is not None and reconstruction.stamping > 0.02:
         found.append(
-            f"stamping the host clock lengthened the bare span by {reconstruction.stamping:.1%}"
+            "stamping the host clock lengthened the bare span by "
+            f"{100 * reconstruction.stamping:.1f} %"
         )
     return tuple(found)
 
@@ -179,7 +180,7 @@ def _source_findings(run: Run, source: Source, reconstruction: Reconstruction) -
     if check is not None:
         miss = (
             f"the reconstructed span ({check.predicted_us:,.1f} us) misses the bare one "
-            f"({check.measured_us:,.1f} us) by {check.error:+.1%}, more than "
+            f"({check.measured_us:,.1f} us) by {100 * check.error:+.1f} %, more than "
             f"{check.tolerance_us:.1f} us"
         )
     else:

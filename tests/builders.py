@@ -84,7 +84,7 @@ def eager_script(kernels: int = 3, duration_ns: int = 2_000) -> Script:
 
 
 def play(script: Script, slow: float = 1.0, queued: bool = False, seed: int = 0) -> Played:
-    """Play one forward. slow: factor on all host times; queued: the GPU is held until all queued."""
+    """Play one forward. slow: factor on host times; queued: the GPU is held back until all is."""
     noise = random.Random(seed)
     now = EVENT_CALL_NS * slow
     stamps, spans, launches, calls = [round(now)], [], [], []

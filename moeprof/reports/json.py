@@ -1,0 +1,142 @@
+"""A run as a JSON document for other programs: derived figures, not raw samples.
+
+``DOCUMENT`` names the layout; its number goes up when a field changes meaning or goes away, not
+when one is added. Times keep their unit in the name. What is unknown is null; there is no NaN.
+The raw record itself is ``store``'s.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from moeprof.attribution import profile as explain_run
+from moeprof.errors import RecordError
+from moeprof.ledger import WorkRow, work_rows
+from moeprof.profile import Profile, StageProfile
+from moeprof.records import Run
+from moeprof.reports.phrases import warnings
+
+DOCUMENT = "moeprof.run/1"
+
+
+def run_document(run: Run) -> dict[str, Any]:
+    """The document of one run: identity, verdict, profile, ledger, passes, clocks, warnings."""
+    profile, missing = _explained(run)
+    document = {
+        "schema": DOCUMENT,
+        "moeprof": run.moeprof,
+        "created": run.created,
+        "solution": {
+            "name": run.solution.name,
+            "source_hash": run.solution.source_hash,
+            "keeps_buffers": run.solution.keeps_buffers,
+            "stand_ins": list(run.solution.stand_ins),
+        },
+        "workload": asdict(run.workload),
+        "routing": asdict(run.routing),
+        "environment": asdict(run.environment),
+        "settings": asdict(run.settings),
+        "correctness": asdict(run.correctness),
+        "profile": None if profile is None else _profile(profile),
+        "stages": [] if profile is None else _stages(run, profile),
+        "passes": _passes(run),
+        "calibration": None if run.calibration is None else asdict(run.calibration),
+        "clocks": [asdict(clock) for clock in run.clocks],
+        "warnings": [*missing, *warnings(run, profile)],
+    }
+    return {key: _safe(value) for key, value in document.items()}
+
+
+def _explained(run: Run) -> tuple[Profile | None, list[str]]:
+    """The profile, or why there is none."""
+    if not run.correctness.passed:
+        return None, []
+    try:
+        return explain_run(run), []
+    except RecordError as error:
+        return None, [str(error)]
+
+
+def _profile(profile: Profile) -> dict[str, Any]:
+    check = profile.span_check
+    return {
+        "source": profile.source,
+        "iterations": profile.iterations,
+        "host_upper_bounds": profile.host_upper_bounds,
+        "wall_us": profile.wall_ns / 1e3,
+        "prologue_us": profile.prologue_ns / 1e3,
+        "span_us": profile.span_ns / 1e3,
+        "epilogue_us": profile.epilogue_ns / 1e3,
+        "busy_us": profile.busy_ns / 1e3,
+        "orchestration_us": profile.orchestration_ns / 1e3,
+        "residual_us": profile.residual_ns / 1e3,
+        "perturbation": profile.perturbation,
+        "reconstruction": None
+        if check is None
+        else {**asdict(check), "error": check.error, "agrees": check.agrees},
+        "trust": asdict(profile.trust),
+    }
+
+
+def _stages(run: Run, profile: Profile) -> list[dict[str, Any]]:
+    ledger = work_rows(run, profile)
+    return [
+        {**_times(stage), **_work(work)} for stage, work in zip(profile.stages, ledger, strict=True)
+    ]
+
+
+def _times(stage: StageProfile) -> dict[str, Any]:
+    values = asdict(stage)
+    name, operations = values.pop("name"), values.pop("operations")
+    in_us = {f"{key.removesuffix('_ns')}_us": value / 1e3 for key, value in values.items()}
+    return {"name": name, **in_us, "time_us": stage.time_ns / 1e3, "operations": operations}
+
+
+def _work(work: WorkRow) -> dict[str, Any]:
+    return {
+        "covers": list(work.covers),
+        "necessary": asdict(work.necessary),
+        "executed": {**asdict(work.executed), "rows_declared": work.rows_declared},
+        "amplification": {
+            "rows": work.row_amplification,
+            "bytes": work.bytes_amplification,
+            "flops": work.flops_amplification,
+        },
+        "gigabytes_per_second": work.gigabytes_per_second,
+        "teraflops": work.teraflops,
+    }
+
+
+def _passes(run: Run) -> dict[str, Any]:
+    """Medians of each pass's samples, or why there are none."""
+    found: dict[str, Any] = {}
+    for result in run.passes:
+        samples = result.samples
+        found[result.name] = {
+            "samples": len(samples),
+            "span_us": statistics.median(s.span_us for s in samples) if samples else None,
+            "wall_us": statistics.median(s.wall_us for s in samples) if samples else None,
+            "unavailable": result.unavailable,
+        }
+    for timeline in run.timelines:
+        found[timeline.name] = {
+            "samples": len(timeline.iterations),
+            "operation_sets": len(timeline.operation_sets),
+            "unavailable": timeline.unavailable,
+        }
+    return found
+
+
+def _safe(value: Any) -> Any:
+    """Only what JSON knows: no tuples, no mapping types, null for NaN and infinities."""
+    if isinstance(value, Mapping):
+        return {str(key): _safe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_safe(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,204 @@
+"""What a report says in words, as plain strings: every format uses the same sentences."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from moeprof.profile import Profile, Reading, Trust
+from moeprof.records import Run
+from moeprof.reports.units import duration, percent, us
+
+Note = tuple[str, str]  # label, sentence
+
+
+def heading(run: Run) -> tuple[Note, ...]:
+    """Who ran where, on what, and whether the result was right."""
+    environment, workload, routing = run.environment, run.workload, run.routing
+    parts = [f"driver {environment.driver}" if environment.driver else ""]
+    parts.append(f"CUDA {environment.cuda}" if environment.cuda else "")
+    parts.extend(f"{name} {version}" for name, version in environment.versions.items())
+    versions = ", ".join(part for part in parts if part)
+    notes = [
+        ("solution", f"{run.solution.name} on {environment.device} ({versions})"),
+        (
+            "workload",
+            f"T = {workload.seq_len:,} tokens, {workload.uuid[:8]} of {workload.definition}, "
+            f"local experts from {workload.local_expert_offset}",
+        ),
+        (
+            "routing",
+            f"{routing.label}: P = {routing.local_pairs:,} local pairs, "
+            f"A = {routing.active_experts} of {len(routing.tokens_per_expert)} local experts "
+            f"active; weights {routing.weights_recipe}, seed {routing.seed}",
+        ),
+        ("result", correctness(run)),
+    ]
+    if run.correctness.stages:
+        notes.append(("stage tensors", stage_tensors(run)))
+    if run.solution.stand_ins:
+        notes.append(("stand-ins", f"torch twins stand in for {'; '.join(run.solution.stand_ins)}"))
+    return tuple(notes)
+
+
+def correctness(run: Run) -> str:
+    """The verdict on the output."""
+    result = run.correctness
+    if not result.passed:
+        return f"WRONG: {result.problem or 'the output does not match the reference'}"
+    return (
+        f"correct: {percent(result.matched_ratio, 1, 2)} matched, "
+        f"relative L2 {result.relative_l2:.4f}, cosine {result.cosine:.5f}"
+    )
+
+
+def stage_tensors(run: Run) -> str:
+    """How the tensors between the stages compare with the reference's, over local pairs."""
+    checked = run.correctness.stages
+    wrong = [f"{c.stage} ({c.tensor}, {c.relative_l2:.4f})" for c in checked if not c.passed]
+    if wrong:
+        return f"WRONG from {wrong[0]} on: {len(wrong)} of {len(checked)} differ"
+    worst = max(checked, key=lambda check: check.relative_l2)
+    return (
+        f"{len(checked)} checked, all right; largest relative L2 {worst.relative_l2:.4f} "
+        f"({worst.tensor} of {worst.stage})"
+    )
+
+
+def source(run: Run, profile: Profile) -> str:
+    """What the table's figures are."""
+    means = f"means of the middle 80 % of iterations ({profile.iterations})"
+    if profile.source == "reconstructed":
+        return f"The undisturbed forward, reconstructed; us, {means}"
+    if profile.source == "api":
+        return f"The forward under CUPTI: host figures are upper bounds; us, {means}"
+    if profile.source == "events":
+        return f"One CUDA event pair a stage, each with an empty pair's floor in it; us, {means}"
+    stands = ["Triton interpreter"] if run.environment.interpreter else []
+    stands += ["torch twins"] if run.solution.stand_ins else []
+    why = f" ({'; '.join(stands)})" if stands else ""
+    return f"CPU timings{why}: not GPU performance; us, {means}"
+
+
+def trust_sentence(trust: Trust) -> str:
+    """The readings of the orchestration side by side, and whether they agree."""
+    if trust.verdict == "not measured":
+        return f"orchestration was not read twice: {'; '.join(map(_reading, trust.readings))}"
+    verdict = {
+        "agree": "agree",
+        "differ": "DIFFER",
+        "within noise": "differ, but not beyond their noise",
+    }[trust.verdict]
+    return (
+        f"orchestration between the outer events, us: {'; '.join(map(_reading, trust.readings))}: "
+        f"they {verdict} (spread {trust.spread_us:,.1f}, tolerance {trust.tolerance_us:,.1f})"
+    )
+
+
+def _reading(reading: Reading) -> str:
+    if reading.value_us is None:
+        return f"{reading.name} - ({reading.why})"
+    why = f" ({reading.why})" if reading.why else ""
+    return f"{reading.name} {reading.value_us:,.1f}{why}"
+
+
+def time_sentence(profile: Profile) -> str:
+    """Wall time and its parts."""
+    whole = f"wall {us(profile.wall_ns)} us"
+    if profile.source in ("events", "stage clock"):
+        between = f"{us(profile.epilogue_ns)} us outside stages"
+        return f"{whole}: stages {us(profile.span_ns)} us, {between}"
+    return (
+        f"{whole} = prologue {us(profile.prologue_ns)} + span {us(profile.span_ns)} "
+        f"+ epilogue {us(profile.epilogue_ns)}; of the span, GPU busy "
+        f"{percent(profile.busy_ns, profile.span_ns)}, orchestration "
+        f"{percent(profile.orchestration_ns, profile.span_ns)}"
+    )
+
+
+def notes(run: Run, profile: Profile | None) -> tuple[Note, ...]:
+    """What belongs below the table; only what is known."""
+    found: list[Note] = []
+    if profile is not None:
+        found.append(("time", time_sentence(profile)))
+        found.extend(_profile_notes(profile))
+    found.append(("spans", _spans(run)))
+    found.append(("first call", _first_call(run)))
+    found.append(("clocks", _clocks(run)))
+    found.extend(
+        ("not needed", f"{stage.name}: {stage.why or 'the definition does not ask for it'}")
+        for stage in run.solution.stages
+        if not stage.covers
+    )
+    unavailable = [(p.name, p.unavailable) for p in run.passes]
+    unavailable += [(t.name, t.unavailable) for t in run.timelines]
+    found.extend(("not measured", f"{name}: {why}") for name, why in unavailable if why)
+    return tuple(note for note in found if note[1])
+
+
+def warnings(run: Run, profile: Profile | None) -> tuple[str, ...]:
+    """Every doubt: the profile's findings, then the run's own."""
+    return (*(profile.findings if profile else ()), *run.warnings)
+
+
+def _profile_notes(profile: Profile) -> list[Note]:
+    found: list[Note] = []
+    if profile.source not in ("events", "stage clock"):
+        found.append(("trust", trust_sentence(profile.trust)))
+    check = profile.span_check
+    if check is not None:
+        found.append(
+            (
+                "reconstruction",
+                f"predicted {check.predicted_us:,.1f} us between the outer events, bare "
+                f"{check.measured_us:,.1f} us: {100 * check.error:+.1f} % "
+                f"({'within' if check.agrees else 'outside'} {check.tolerance_us:,.1f} us)",
+            )
+        )
+    if profile.perturbation is not None:
+        found.append(
+            (
+                "perturbation",
+                f"{profile.perturbation:.2f}x: span under CUPTI with API records / bare span",
+            )
+        )
+    return found
+
+
+def _spans(run: Run) -> str:
+    """Medians between the outer events of each pass, and what an empty pair reads."""
+    if run.environment.device_kind == "cpu":
+        return ""
+    medians = [
+        f"{name} {statistics.median(s.span_us for s in run.samples(name)):,.1f}"
+        for name in ("bare", "events", "blocked", "graph")
+        if run.samples(name)
+    ]
+    if run.calibration is not None:
+        medians.append(f"an empty pair {run.calibration.null_event_pair_us:.1f}")
+    return f"between the outer events, us: {', '.join(medians)}" if medians else ""
+
+
+def _first_call(run: Run) -> str:
+    samples = run.samples("first")
+    if not samples:
+        return ""
+    where = ", loading of libraries included" if run.position == 0 else ""
+    return f"{duration(samples[0].wall_us)}{where}"
+
+
+def _clocks(run: Run) -> str:
+    if not run.clocks:
+        return ""
+    reasons = list(dict.fromkeys(reason for clock in run.clocks for reason in clock.throttle))
+    return (
+        f"SM {_range([c.sm_mhz for c in run.clocks])} MHz, "
+        f"{_range([c.power_w for c in run.clocks])} W, "
+        f"{_range([c.temperature_c for c in run.clocks])} C; "
+        f"clock reasons: {', '.join(reasons) or 'none'}"
+    )
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,.0f}" if round(low) == round(high) else f"{low:,.0f} to {high:,.0f}"
