@@ -1,4 +1,4 @@
-"""Sorting with sgl's ``prepare_moe_input``: problem sizes, offsets and both permutations on device.
+"""Sorting with sgl's ``prepare_moe_input``: problem sizes, offsets and both permutations.
 
 Four launches: a memset, a count (each of E_l blocks scans all T*8 ids), a prefix sum by a single
 thread, and an atomic sort whose row order within an expert differs from run to run.

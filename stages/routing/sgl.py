@@ -1,4 +1,4 @@
-"""Routing with sgl's ``moe_fused_gate`` and the eight small ops by which the seeds make ids local.
+"""Routing with sgl's ``moe_fused_gate``, then eight small ops that make the ids local.
 
 Ids of experts that live on other ranks are clamped to the first or last local expert and get
 weight 0: the result is right and all T*8 pairs are executed, of which 1/8 are needed under an

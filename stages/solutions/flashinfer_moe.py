@@ -1,4 +1,7 @@
-"""flashinfer's fused MoE by the path of this machine's architecture; see ``stages.fused``."""
+"""flashinfer's fused MoE, by the path that this machine's architecture has.
+
+Local pairs only, unlike the clamping solutions. The paths are told in ``stages.fused.flashinfer``.
+"""
 
 from moeprof.contract import Solution
 from stages.fused.flashinfer import cutlass_experts, dequantise, routing, trtllm_moe
