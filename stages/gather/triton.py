@@ -1,8 +1,8 @@
 """Weighted gather in Triton: each token sums its eight rows in float32.
 
-Weights stay float32; sgl's op takes them in bfloat16. Every row of the output is written, so nothing is zeroed before. Rows of weight 0 (experts of other
-ranks, clamped to a local one) are read like all others: that is the solution's wiring, not a
-decision of this kernel.
+Weights stay float32; sgl's op takes them in bfloat16. Every row of the output is written, so
+nothing is zeroed before. Rows of weight 0 (experts of other ranks, clamped to a local one) are
+read like all others: that is the solution's wiring, not a decision of this kernel.
 """
 
 from __future__ import annotations
