@@ -20,6 +20,7 @@ SCHEMA_VERSION = 1
 
 # passes in the order they run; an attached profiler slows the process after it, so CUPTI is last
 PASSES = ("first", "bare", "events", "blocked", "graph", "kernels", "api")
+CPU_PASSES = ("first", "bare", "stages")  # stages: a wall clock per stage, in Sample.stage_us
 
 OperationKind = Literal["kernel", "memcpy", "memset"]
 
@@ -34,7 +35,7 @@ class StageInfo:
     """One stage of the solution that ran.
 
     rows_executed: (token, expert) rows it really ran, None where the notion does not apply.
-    bytes_read, bytes_written: what the tensors it named hold; weights only of experts that had rows.
+    bytes_read, bytes_written: what its named tensors hold; weights only of experts with rows.
     """
 
     name: str
@@ -48,6 +49,7 @@ class StageInfo:
     stand_in: str | None = None
     kernel_rules: tuple[tuple[str, tuple[str, ...]], ...] = ()
     rows_executed: int | None = None
+    rows_declared: bool = False  # the op shows no problem sizes: the solution says how many
     bytes_read: int | None = None
     bytes_written: int | None = None
     flops: int | None = None
@@ -187,7 +189,7 @@ class Sample:
     span_us: between the outer pair of CUDA events (the wall clock on a CPU). wall_us: host entry
     to the return of the final synchronise. stamps_us (bare, stamped iterations): host clock from
     host entry at: opening event recorded, then after each stage, closing event recorded.
-    stage_us (events pass, CPU stage clock): time of each stage.
+    stage_us (events pass on CUDA, stages pass on a CPU): time of each stage, solution order.
     """
 
     span_us: float
@@ -198,7 +200,9 @@ class Sample:
 
     def __post_init__(self) -> None:
         for value in (self.span_us, self.wall_us, *self.stage_us):
-            _require(math.isfinite(value) and value >= 0, f"a sample of {value} us", "a finite time")
+            _require(
+                math.isfinite(value) and value >= 0, f"a sample of {value} us", "a finite time"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +216,7 @@ class PassResult:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One GPU operation of a forward. ``stage`` is the stage whose launch call made it ('' if none)."""
+    """One GPU operation of a forward. ``stage``: whose launch call made it ('' if none)."""
 
     name: str
     kind: OperationKind
@@ -256,7 +260,9 @@ class Iteration:
     dropped: int = 0
 
     def __post_init__(self) -> None:
-        _require(len(self.start_ns) == len(self.end_ns), "starts and ends differ in number", "pairs")
+        _require(
+            len(self.start_ns) == len(self.end_ns), "starts and ends differ in number", "pairs"
+        )
         _require(
             len(self.launch_begin_ns) == len(self.launch_end_ns) in (0, len(self.start_ns)),
             "launch calls and operations differ in number",
@@ -287,7 +293,11 @@ class TimelinePass:
 
 @dataclass(frozen=True, slots=True)
 class ClockSample:
-    """NVML's reading beside a pass. ``throttle``: names of active clock-event reasons."""
+    """NVML's reading beside a pass. ``throttle``: names of active clock-event reasons.
+
+    host_loop_us: a fixed loop of Python timed at the same moment. A host that is late because it
+    is slow (shared cores, a lowered clock) shows here and not in the solution.
+    """
 
     pass_name: str
     sm_mhz: int
@@ -295,6 +305,7 @@ class ClockSample:
     power_w: float
     temperature_c: int
     throttle: tuple[str, ...] = ()
+    host_loop_us: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +317,7 @@ class Calibration:
     launch_us: float
     launch_latency_ns: int | None = None  # launch call's return to start, idle GPU (CUPTI)
     queued_gap_ns: int | None = None  # end of one queued kernel to start of the next (CUPTI)
+    graph_gap_ns: int | None = None  # the same between nodes of a replayed graph (CUPTI)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +337,7 @@ class Run:
     clocks: tuple[ClockSample, ...] = ()
     calibration: Calibration | None = None
     warnings: tuple[str, ...] = ()
+    position: int = 0  # of this workload in the process: the first one pays for loading libraries
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
