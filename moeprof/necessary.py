@@ -5,15 +5,15 @@ It follows from the definition's geometry and this input's routing alone:
     T tokens, E experts of which E_l are local, H hidden, I intermediate, K = 8 experts a token,
     P local (token, expert) pairs, A local experts with at least one pair, 128 x 128 scale blocks
 
-    step               reads                                        writes                  FLOPs
-    routing            logits 4TE, bias 2E                          weights 4TK, ids 4TK    -
-    prepare_moe_input  ids 4TK                                      offsets 4(E_l+1),       -
-                                                                    two permutations 4P
-    shuffle_rows       P rows of H + 4H/128, permutation 4P         the same rows           -
-    gemm1              A x (2I*H + 4 * 2I/128 * H/128), P rows      P x 2I x 2              2P*2I*H
-    swiglu_quant       P x 2I x 2                                   P x (I + 4I/128)        -
-    gemm2              A x (H*I + 4 * H/128 * I/128), P x (I+4I/128) P x H x 2              2P*H*I
-    gather             P x H x 2, P weights and slots of 4          T x H x 2               2P*H
+    step               reads                                       writes               FLOPs
+    routing            logits 4TE, bias 2E                         weights, ids 4TK     -
+    prepare_moe_input  ids 4TK                                     offsets 4(E_l+1),    -
+                                                                   2 permutations 4P
+    shuffle_rows       P rows of H + 4H/128, permutation 4P        the same rows        -
+    gemm1              A(2I*H + 4 * 2I/128 * H/128), rows, offsets P * 2I * 2           2P*2I*H
+    swiglu_quant       P * 2I * 2                                  P(I + 4I/128)        -
+    gemm2              A(H*I + 4 * H/128 * I/128), rows, offsets   P * H * 2            2P*H*I
+    gather             P * H * 2, weights and slots of 4P each     T * H * 2            2P*H
 
 Each tensor is counted once, as if caches were perfect inside a step and absent between steps. A row
 that performs several steps needs neither to write nor to read what only they share. FLOPs of
@@ -156,6 +156,7 @@ def _gemm1(size: Geometry) -> Traffic:
         {
             "shuffled_hidden_states": size.pairs * size.activation_row,
             "gemm1_weights": size.active * (out * size.hidden + scales),
+            "expert_offsets": 4 * (size.local_experts + 1),
         },
         {"gemm1_output": 2 * size.pairs * out},
         flops=2 * size.pairs * out * size.hidden,
@@ -175,6 +176,7 @@ def _gemm2(size: Geometry) -> Traffic:
         {
             "activated": size.pairs * size.activated_row,
             "gemm2_weights": size.active * (size.hidden * size.intermediate + scales),
+            "expert_offsets": 4 * (size.local_experts + 1),
         },
         {"gemm2_output": 2 * size.pairs * size.hidden},
         flops=2 * size.pairs * size.hidden * size.intermediate,

@@ -42,7 +42,11 @@ GEOMETRY = {
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch: host time before it, in its call, and what the GPU does. sync: then wait."""
+    """One launch: host time before it, in its call, and what the GPU does.
+
+    sync: the host then waits for the GPU in a call of its own. copy: a copy to pageable memory,
+    whose launching call returns when it is done.
+    """
 
     name: str
     duration_ns: int
@@ -50,6 +54,7 @@ class Launch:
     call_ns: int = 6_600
     stream: int = 7
     sync: bool = False
+    copy: bool = False
 
 
 Script = Sequence[tuple[str, Sequence[Launch]]]
@@ -100,6 +105,8 @@ def play(script: Script, slow: float = 1.0, queued: bool = False, seed: int = 0)
             start = max(end + LATENCY_NS, stream_end.get(launch.stream, held) + GAP_NS)
             stream_end[launch.stream] = start + launch.duration_ns
             spans.append((start, start + launch.duration_ns))
+            if launch.copy:
+                end = max(end, round(start + launch.duration_ns + 1_500 * slow))
             launches.append((begin, end))
             now = float(end)
             if launch.sync:
@@ -134,7 +141,7 @@ def timeline(script: Script, name: str, slow: float, iterations: int = 20) -> Ti
     operations = tuple(
         Operation(
             name=launch.name,
-            kind="kernel",
+            kind="memcpy" if launch.copy else "kernel",
             stage=stage if api else "",
             stream=launch.stream,
             launch="cudaLaunchKernel" if api else "",
@@ -251,7 +258,8 @@ def make_cpu_run(**changes: Any) -> Run:
     names = [name for name, _ in eager_script()]
     stage_us = tuple(10.0 * (i + 1) for i in range(7))
     samples = tuple(Sample(290.0, 290.0, stage_us=stage_us) for _ in range(20))
-    infos = [stage_info(n, stand_in="sgl_kernel does not load: no GPU") for n in names]
+    stand_in = "sgl_kernel does not load: no GPU"
+    infos = [stage_info(n, rows_executed=56, stand_in=stand_in) for n in names]
     run = make_run(stages=infos, passes=("first",))
     return replace(
         run,

@@ -29,6 +29,12 @@ def synchronising(script: Script, every: int = 1) -> Script:
     )
 
 
+def reading_back(script: Script) -> Script:
+    """The same with a blocking copy of a few bytes in the middle of every stage (``.item()``)."""
+    copy = Launch("memcpy DTOH", 1_500, copy=True)
+    return tuple((name, (*members[:2], copy, *members[2:])) for name, members in script)
+
+
 def two_streams() -> Script:
     """The gather waits for a long GEMM on another stream."""
     return (
@@ -42,6 +48,8 @@ SCRIPTS = {
     "GPU bound": eager_script(3, 200_000),
     "mixed": eager_script(6, 4_000),
     "synchronises, host bound": synchronising(eager_script()),
+    "reads back, host bound": reading_back(eager_script()),
+    "reads back, GPU bound": reading_back(eager_script(4, 100_000)),
     "synchronises, GPU bound": synchronising(eager_script(4, 100_000), every=2),
 }
 
@@ -57,8 +65,8 @@ def test_span_and_starts_are_recovered(name: str) -> None:
         statistics.mean(abs(a - b[0]) for a, b in zip(p.iteration.start_ns, h.spans, strict=True))
         for p, h in zip(found.predictions, hidden, strict=True)
     ]
-    # every start within half a microsecond of the hidden one on average (hosts vary by 5 %)
-    assert statistics.median(errors) < 500
+    # the hidden host varies by 5 % from launch to launch, which no reconstruction can know
+    assert statistics.median(errors) < 250  # ns
 
 
 def test_predictions_are_whole_iterations() -> None:
