@@ -49,18 +49,29 @@ def solution_names() -> tuple[str, ...]:
     return tuple(file.name for file in solution_files())
 
 
+def check_exists(name_or_path: str) -> bool:
+    """Whether it is a name of moeprof's own rather than a file's path; UsageError if neither is."""
+    if name_or_path in solution_names():
+        return True
+    if name_or_path.endswith(".py") or os.sep in name_or_path:
+        if Path(name_or_path).is_file():
+            return False
+        raise UsageError(
+            f"there is no solution file {name_or_path}", do="give the path of a .py file"
+        )
+    raise UsageError(
+        f"there is no solution {name_or_path!r}",
+        do=f"{nearest(name_or_path, solution_names())} Your own file is given by path (./x.py)",
+    )
+
+
 def load_solution(name_or_path: str, device: str) -> LoadedSolution:
     """The solution of that name or in that file, ready to run on 'cuda' or 'cpu'.
 
     UsageError if there is none, ContractError if the file does not hold one or raises,
     EnvironmentMissing if it needs a library that this machine lacks.
     """
-    own = name_or_path in solution_names()
-    if not own and not (name_or_path.endswith(".py") or os.sep in name_or_path):
-        raise UsageError(
-            f"there is no solution {name_or_path!r}",
-            do=f"{nearest(name_or_path, solution_names())} Your own file is given by path (./x.py)",
-        )
+    own = check_exists(name_or_path)
     if device == "cpu":
         from moeprof import interpreter
 
@@ -82,8 +93,6 @@ def _load_own(name: str) -> LoadedSolution:
 
 
 def _load_users(path: Path) -> LoadedSolution:
-    if not path.is_file():
-        raise UsageError(f"there is no solution file {path}", do="give the path of a .py file")
     with _explained(path):
         module = _import_file(path)
     solution = getattr(module, "SOLUTION", None)

@@ -22,7 +22,7 @@ from moeprof.definition import Definition, Workload
 from moeprof.environment import ClockReader, describe
 from moeprof.errors import EnvironmentMissing, ResourceExhausted, WrongResult
 from moeprof.forward import Forward
-from moeprof.inputs import make_activations, make_weights
+from moeprof.inputs import fingerprints, make_activations, make_weights
 from moeprof.numerics import failed
 from moeprof.records import (
     Calibration,
@@ -119,6 +119,7 @@ class Execution:
         plan = self.plan
         spec = parse_spec(plan.routing)
         weights = make_weights(plan.definition, plan.weights, self.settings.seed, plan.device)
+        weight_prints = fingerprints(weights)
         buffers = Buffers(plan.loaded.solution.keeps_buffers)
         for workload in plan.workloads:
             routing = make_routing(
@@ -137,7 +138,8 @@ class Execution:
                 routing, plan.definition, workload, plan.weights, self.settings.seed
             )
             forward = Forward(plan.loaded.solution, given)
-            self.cases.append(Case(workload, identity, given, forward))
+            untouched = {**weight_prints, **fingerprints(activations)}
+            self.cases.append(Case(workload, identity, given, forward, untouched))
             self.clocks[workload.uuid] = []
 
     def first(self) -> None:

@@ -18,7 +18,7 @@ from moeprof.contract import Buffers, Solution
 from moeprof.definition import Definition, Workload
 from moeprof.errors import WrongResult
 from moeprof.forward import Forward
-from moeprof.inputs import changed_inputs, fingerprints
+from moeprof.inputs import changed_inputs
 from moeprof.numerics import failed, judge, judge_stages
 from moeprof.records import (
     Correctness,
@@ -35,12 +35,16 @@ from moeprof.work import executed_work
 
 @dataclass(slots=True)
 class Case:
-    """A workload under measurement; passes and timelines are added as they finish."""
+    """A workload under measurement; passes and timelines are added as they finish.
+
+    untouched: the inputs' fingerprints from before the solution was ever called.
+    """
 
     workload: Workload
     routing: RoutingIdentity
     given: Mapping[str, Any]
     forward: Forward
+    untouched: Mapping[str, torch.Tensor]
     stages: tuple[StageInfo, ...] = ()
     correctness: Correctness = field(default_factory=lambda: failed("never ran"))
     passes: list[PassResult] = field(default_factory=list)
@@ -85,8 +89,6 @@ def check(case: Case, reference: Solution, settings: Settings) -> None:
     Fresh memory is filled with NaN for this call and the destination is poisoned, so that an
     unwritten row cannot pass by holding an earlier result; inputs must be unchanged after it.
     """
-    inputs = {name: value for name, value in case.given.items() if name != "output"}
-    before = fingerprints(inputs)
     case.given["output"].fill_(float("nan"))
     keep = case.forward.solution.keeps_buffers
     with poisoned_memory():
@@ -94,7 +96,7 @@ def check(case: Case, reference: Solution, settings: Settings) -> None:
         forward = Forward(case.forward.solution, given)
         slots = forward.guarded()
         _finish(forward)
-    changed = changed_inputs(before, inputs)
+    changed = changed_inputs(case.untouched, case.given)
     if changed:
         case.correctness = failed(f"the solution changed its input {', '.join(changed)}")
         return

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
-from moeprof.dataset import Dataset, dataset_root
+from moeprof.dataset import Dataset, dataset_root, own_root
 from moeprof.definition import Definition, Workload
 from moeprof.errors import EnvironmentMissing, UsageError, nearest
 from moeprof.presets import ATOL, MAX_RELATIVE_L2, PRESETS, REQUIRED_MATCHED_RATIO, RTOL
@@ -19,9 +20,21 @@ from moeprof.records import CPU_PASSES, PASSES, Settings
 if TYPE_CHECKING:
     from moeprof.execute import Plan
 
-# without --definition and --num-tokens: the real operation on a GPU, its small twin on a CPU
-DEFAULT_PROBLEM: Mapping[str, tuple[str, int]] = {"cuda": ("dsv3", 56), "cpu": ("tiny", 33)}
-FALLBACK_TOKENS = 56  # for a definition that is neither
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What runs on a device where the user left it open."""
+
+    definition: str
+    preset: str
+
+
+# an interpreted forward of the small problem takes 1.5 s on a CPU, hence the quick preset there
+DEFAULTS: Mapping[str, Defaults] = MappingProxyType(
+    {"cuda": Defaults("dsv3", "default"), "cpu": Defaults("tiny", "quick")}
+)
+# definition -> its middle workload; any other definition has the first one's
+DEFAULT_TOKENS: Mapping[str | None, int] = MappingProxyType({"dsv3": 56, "tiny": 33})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +50,7 @@ class RunOptions:
     weights: str
     dataset: str | None
     device: str
-    preset: str
+    preset: str | None
     warmup: int | None
     iterations: int | None
     trials: int | None
@@ -49,22 +62,19 @@ class RunOptions:
 
 def make_plan(options: RunOptions) -> Plan:
     """What to run; UsageError, EnvironmentMissing or ContractError say what cannot be meant."""
+    from moeprof.catalog import check_exists, load_solution
     from moeprof.routing import parse_spec
 
     _check_one_selection(options)
+    check_exists(options.solution)
     parse_spec(options.routing)
     if options.passes is not None:
         _known_passes(options.passes)
     dataset = Dataset(dataset_root(options.dataset, os.environ))
     device = choose_device(options.device)
-    name, default_tokens = DEFAULT_PROBLEM[device]
-    definition = dataset.definition(options.definition or name)
-    if definition.alias not in (name, None):
-        others = dict(DEFAULT_PROBLEM.values())
-        default_tokens = others.get(definition.alias or "", FALLBACK_TOKENS)
-    workloads = choose_workloads(options, dataset, definition, default_tokens)
+    dataset, definition = choose_definition(options.definition, dataset, device)
+    workloads = choose_workloads(options, dataset, definition)
 
-    from moeprof.catalog import load_solution
     from moeprof.execute import Plan
 
     return Plan(
@@ -96,8 +106,28 @@ def choose_device(asked: str) -> str:
     return "cpu"
 
 
+def choose_definition(
+    asked: str | None, dataset: Dataset, device: str
+) -> tuple[Dataset, Definition]:
+    """The definition and its dataset: moeprof's own where ``dataset`` lacks the default one."""
+    if asked is not None:
+        return dataset, dataset.definition(asked)
+    name = DEFAULTS[device].definition
+    places = (dataset, Dataset(own_root()))
+    found = next((place for place in places if _has(place, name)), dataset)
+    return found, found.definition(name)
+
+
+def _has(dataset: Dataset, name: str) -> bool:
+    names = dataset.names()  # outside the try: a folder that is no dataset is an error
+    try:
+        return dataset.definition(name).name in names
+    except UsageError:
+        return False
+
+
 def choose_workloads(
-    options: RunOptions, dataset: Dataset, definition: Definition, default_tokens: int
+    options: RunOptions, dataset: Dataset, definition: Definition
 ) -> tuple[Workload, ...]:
     """One workload, or all of the definition by rising number of tokens."""
     if options.workload is not None:
@@ -107,15 +137,18 @@ def choose_workloads(
         if not found:
             raise UsageError(f"{definition.name} has no workloads", do="choose --num-tokens")
         return tuple(found)
-    tokens = default_tokens if options.num_tokens is None else options.num_tokens
+    tokens = options.num_tokens
+    if tokens is None:
+        tokens = DEFAULT_TOKENS.get(definition.alias, DEFAULT_TOKENS["dsv3"])
     return (dataset.workload_of_size(definition, tokens),)
 
 
 def make_settings(options: RunOptions, device: str) -> Settings:
     """The preset with what the user changed of it."""
-    preset = PRESETS[options.preset]
+    name = options.preset or DEFAULTS[device].preset
+    preset = PRESETS[name]
     return Settings(
-        preset=options.preset,
+        preset=name,
         warmup=preset.warmup if options.warmup is None else options.warmup,
         iterations=options.iterations or preset.iterations,
         trials=options.trials or preset.trials,

@@ -42,12 +42,11 @@ _COUNT = click.IntRange(1, 100_000)
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
-    default="default",
-    show_default=True,
     help="; ".join(
         f"{name}: {p.warmup} warm-ups, {p.iterations} iterations, {p.trials} trials"
         for name, p in PRESETS.items()
-    ),
+    )
+    + " [default: default on a GPU, quick on a CPU].",
 )
 @click.option("--warmup", type=click.IntRange(0, 100_000), metavar="N", help="Untimed forwards.")
 @click.option("--iterations", type=_COUNT, metavar="N", help="Samples per pass.")
