@@ -42,7 +42,7 @@ STEPS: tuple[Step, ...] = tuple(Step)
 
 @dataclass(frozen=True, slots=True)
 class GroupedTopK:
-    """DeepSeek-V3's group-limited routing. The definition hard-codes these; they are no axes of it."""
+    """DeepSeek-V3's group-limited routing. The definition hard-codes it: no axes."""
 
     top_k: int = 8
     num_groups: int = 8

@@ -1,7 +1,7 @@
 """Every error a user can cause, each with the exit code it ends the command with.
 
-    MoeprofError                 2  base: one line that says what was found, expected and what to do
-    ├── UsageError               2  an argument that cannot be meant (unknown name, T of 0, bad file)
+    MoeprofError                 2  base: one line: what was found, expected, what to do
+    ├── UsageError               2  an argument that cannot be meant (unknown name, T of 0)
     ├── EnvironmentMissing       2  this machine lacks what was asked for (GPU, library, CUPTI)
     ├── RecordError              2  a record file that is truncated, foreign, newer or hand-edited
     ├── ContractError            2  a solution file whose stages cannot be wired together
