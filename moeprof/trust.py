@@ -7,8 +7,8 @@ Orchestration is the idle time that the host causes (host_late + api). It is rea
 3. as bare - graph: a replayed graph has no launches at all.
 
 The two differences also remove launch latency, which is not orchestration, and the timeline knows
-how much: queued launches leave one queued gap an operation, a replayed graph next to none (25 tiny
-kernels: 40 us queued, 24 us as a graph, each kernel 1 us). That part is taken off and reported as
+how much: queued launches leave one queued gap an operation, a replayed graph a shorter one before
+each node (``Calibration.graph_gap_ns``; 0.5 us on an H200). That part is taken off and reported as
 ``corrected_us``. Readings agree if the largest and smallest differ by at most max(3 us, 5 % of the
 largest). A wider spread that the readings' own noise covers is no verdict.
 """
@@ -26,7 +26,6 @@ from moeprof.reconstruct import Prediction, Reconstruction
 from moeprof.records import Operation, Run
 
 TOLERANCE_US, TOLERANCE_FRACTION = 3.0, 0.05
-GRAPH_GAP_NS = 0  # idle time a replayed graph leaves before each of its nodes
 
 
 def trust(run: Run, reconstruction: Reconstruction) -> Trust:
@@ -40,7 +39,8 @@ def trust(run: Run, reconstruction: Reconstruction) -> Trust:
         noise_us = median_noise(orchestration)
         latency_us = statistics.median(_latency_ns(book) for book in books) / 1e3
     queued_us = reconstruction.queued_ns / 1e3
-    graph_us = GRAPH_GAP_NS * len(reconstruction.operations) / 1e3
+    gap_ns = (run.calibration.graph_gap_ns if run.calibration else None) or 0
+    graph_us = gap_ns * len(reconstruction.operations) / 1e3
     readings = (
         Reading("timeline", timeline_us, noise_us, why=reconstruction.unavailable or ""),
         _difference(run, "blocked", latency_us, queued_us),

@@ -50,6 +50,7 @@ class Case:
     passes: list[PassResult] = field(default_factory=list)
     timelines: list[TimelinePass] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    rests: bool = False
 
 
 def given_tensors(

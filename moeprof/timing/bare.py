@@ -6,6 +6,8 @@ needs; the iterations without stamps between them show what the stamps cost.
 
 from __future__ import annotations
 
+from itertools import cycle, islice
+
 from moeprof.forward import Forward
 from moeprof.records import Sample
 from moeprof.timing.device import CpuDevice, CudaDevice, no_collection, now_ns
@@ -14,13 +16,13 @@ from moeprof.timing.device import CpuDevice, CudaDevice, no_collection, now_ns
 def measure(
     forward: Forward, device: CudaDevice | CpuDevice, iterations: int, trial: int
 ) -> tuple[Sample, ...]:
-    """``iterations`` plain and ``iterations`` stamped samples, interleaved."""
+    """``iterations`` samples, every second one stamped."""
     with no_collection():
         return tuple(
             _cuda_sample(forward, device, trial, stamped)
             if isinstance(device, CudaDevice)
             else _cpu_sample(forward, trial, stamped)
-            for stamped in (False, True) * iterations
+            for stamped in islice(cycle((False, True)), iterations)
         )
 
 

@@ -13,7 +13,7 @@ from moeprof.records import Sample
 from moeprof.timing.device import CudaDevice, no_collection, now_ns
 
 LONGEST_HOLD_US = 200_000.0
-CERTAIN = 3  # times in a row that a stage must wait out most of a doubled hold
+CERTAIN = 3
 
 
 class Synchronises(UsageError):
@@ -28,9 +28,10 @@ class Synchronises(UsageError):
 
 
 def measure(
-    forward: Forward, device: CudaDevice, iterations: int, host_us: float
+    forward: Forward, device: CudaDevice, iterations: int, host_us: float, certain: int = CERTAIN
 ) -> tuple[Sample, ...]:
-    """Samples of the queued forward. host_us: how long the host needs to launch it.
+    """Samples of the queued forward. host_us: how long the host needs to launch it. certain: times
+    in a row that a stage must wait out most of a doubled hold to be said to synchronise.
 
     Raises Synchronises if the stream cannot be held until the last launch.
     """
@@ -48,7 +49,7 @@ def measure(
             late = late + 1 if waited_us > 0.5 * hold_us else 0
             hold_us *= 2.0
             # a late host is late once; a wait grows with the hold, time after time
-            if late == CERTAIN or hold_us > LONGEST_HOLD_US:
+            if late == certain or hold_us > LONGEST_HOLD_US:
                 raise Synchronises(stage)
         return tuple(samples)
 

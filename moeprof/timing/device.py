@@ -13,11 +13,6 @@ from typing import Any, Literal, Protocol
 
 now_ns = time.perf_counter_ns
 
-# After a forward longer than this the GPU rests as long as the forward took. Back to back, FP8
-# GEMMs of 13 ms hold an H200 at its power cap and its clock sinks by 5 to 8 % as the passes'
-# duty cycles differ; a pause makes every pass see the same clock. Shorter forwards never got there,
-# and a host that has just slept is slow to launch.
-REST_ABOVE_NS = 2_000_000
 LONGEST_REST_NS = 100_000_000
 
 
@@ -50,6 +45,9 @@ class CudaDevice:
 
     l2: 'flush' zeroes twice the L2's size before every iteration, never between stages: stage
     k + 1 finds what stage k left in L2, which is the truth in place.
+    rests: pause before an iteration as long as the last one took. Back to back, FP8 GEMMs of 13 ms
+    hold an H200 at its power cap, and its clock sinks by 5 to 8 % depending on each pass's duty
+    cycle; a pause makes every pass see the same clock.
     """
 
     kind = "cuda"
@@ -58,7 +56,8 @@ class CudaDevice:
         import torch
 
         self._torch = torch
-        self._ready_ns: int | None = None
+        self._ready_ns = now_ns()
+        self.rests = False
         properties = torch.cuda.get_device_properties(0)
         self._cycles_per_us = getattr(properties, "clock_rate", 1_980_000) / 1e3
         self._flush = (
@@ -68,10 +67,8 @@ class CudaDevice:
         )
 
     def prepare(self) -> None:
-        if self._ready_ns is not None:
-            busy_ns = now_ns() - self._ready_ns
-            if busy_ns > REST_ABOVE_NS:
-                time.sleep(min(busy_ns, LONGEST_REST_NS) / 1e9)
+        if self.rests:
+            time.sleep(min(now_ns() - self._ready_ns, LONGEST_REST_NS) / 1e9)
         if self._flush is not None:
             self._flush.zero_()
         # sync after the flush: queued behind it, the forward's launch cost would hide

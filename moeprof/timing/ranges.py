@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from moeprof.errors import UsageError
+from moeprof.scopes import LISTENER
+
 DOMAIN = "moeprof"
 
 
@@ -48,3 +51,39 @@ class Ranges:
             yield
         finally:
             self._domain.pop_range()
+
+
+class ScopeRanges:
+    """Listens to stage scopes and opens a range for each."""
+
+    def __init__(self) -> None:
+        import nvtx
+
+        self._domain = nvtx.get_domain(DOMAIN)
+        self._attributes: dict[str, Any] = {}
+
+    def enter(self, name: str) -> None:
+        attributes = self._attributes.get(name)
+        if attributes is None:
+            attributes = self._domain.get_event_attributes(message=name, category="stage")
+            self._attributes[name] = attributes
+        self._domain.push_range(attributes)
+
+    def leave(self, name: str) -> None:
+        self._domain.pop_range()
+
+
+def enable_ranges(enabled: bool = True) -> None:
+    """Open an NVTX range for every ``moeprof.stage`` entered from now on, or stop doing so.
+
+    For a profiler of another maker that is attached (Nsight Systems); without one a scope still
+    pays about 1 us for it. Holds for the calling thread: call it in each thread that runs stages.
+    ``moeprof.profile`` opens its own ranges, in the pass that records API calls.
+    """
+    listener = LISTENER.get()
+    if listener is not None and not isinstance(listener, ScopeRanges):
+        raise UsageError(
+            "enable_ranges was called inside the callable that moeprof.profile measures",
+            do="call it before, or not at all: the api pass opens ranges itself",
+        )
+    LISTENER.set(ScopeRanges() if enabled else None)
