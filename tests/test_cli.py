@@ -200,7 +200,7 @@ def test_a_run_prints_its_table_and_keeps_a_record_that_names_nobody(tmp_path):
     assert done.stdout.splitlines()[-1] == f"record {os.path.relpath(found.path)}"
     run = store.load(found.path)
     assert run.correctness.passed
-    assert len(run.samples("bare")) == 10  # every second one with host stamps
+    assert len(run.samples("stages")) == 5
     assert run.environment.device_kind == "cpu"
     text = json.dumps(store.to_json(run), ensure_ascii=False)
     assert store.leaks(text, private_words()) == ()

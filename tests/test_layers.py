@@ -18,12 +18,14 @@ LAYER_OF = {
     "reports": "reports",
     **dict.fromkeys(
         (
+            "callable_forward",
             "capabilities",
             "catalog",
             "environment",
             "execute",
             "forward",
             "inputs",
+            "interface",
             "interpreter",
             "numerics",
             "timing",
@@ -61,8 +63,9 @@ def _imports(path: Path, whole: bool = True) -> Iterator[str]:
 
 
 def _layer(module: str) -> int:
-    below = module.split(".")[1] if "." in module else ""
-    return LAYERS.index(LAYER_OF.get(below, "pure")) if below else 0
+    if module == "moeprof":  # its __init__ is the door to what a user's code may call
+        return LAYERS.index("device")
+    return LAYERS.index(LAYER_OF.get(module.split(".")[1], "pure"))
 
 
 def _module(path: Path) -> str:

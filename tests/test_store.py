@@ -93,7 +93,7 @@ def test_a_rich_record_survives_the_disk_exactly_and_stays_small(make_run, tmp_p
 @settings(max_examples=60, deadline=None)
 @given(changes=CHANGES, options=OPTIONS)
 def test_any_record_survives_its_json(make_run, changes, options):
-    run = make_run(iterations=1, operations=2, **changes)
+    run = make_run(iterations=1, kernels=1, **changes)
     stage = StageInfo("s", ("gemm1",), "sgl", (), ("output",), options=options)
     solution = dataclasses.replace(run.solution, stages=(stage,))
     run = dataclasses.replace(run, solution=solution)
@@ -117,7 +117,7 @@ def test_saving_twice_in_one_second_keeps_both(make_run, tmp_path):
 
 
 def test_finding_filters_by_name_alone(make_run, tmp_path):
-    run = make_run(iterations=1, operations=1)
+    run = make_run(iterations=1, kernels=1)
     other = dataclasses.replace(
         run,
         created="2025-12-31T00:00:00.123456+00:00",
@@ -144,7 +144,7 @@ def test_finding_filters_by_name_alone(make_run, tmp_path):
 
 
 def test_every_truncation_is_refused_in_one_line(make_run, tmp_path):
-    whole = store.save(make_run(iterations=1, operations=2), tmp_path).read_bytes()
+    whole = store.save(make_run(iterations=1, kernels=1), tmp_path).read_bytes()
     cut = tmp_path / "cut.json.gz"
     for length in range(len(whole)):
         cut.write_bytes(whole[:length])
@@ -155,7 +155,7 @@ def test_every_truncation_is_refused_in_one_line(make_run, tmp_path):
 
 
 def test_every_flipped_byte_is_refused_or_harmless(make_run, tmp_path):
-    run = make_run(iterations=1, operations=2)
+    run = make_run(iterations=1, kernels=1)
     whole = bytearray(store.save(run, tmp_path).read_bytes())
     path = tmp_path / "flipped.json.gz"
     for position in range(0, len(whole), 3):
@@ -182,13 +182,13 @@ def _edited(document, path, value):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("passes", 0, "samples", 3, "span_us"), "7", "passes[0].samples[3].span_us is text"),
-        (("passes", 0, "samples", 3, "span_us"), float("nan"), "NaN"),
-        (("passes", 0, "samples", 3, "span_us"), float("-inf"), "-Infinity"),
-        (("passes", 0, "samples", 3, "span_us"), 10**400, "passes[0].samples[3].span_us"),
-        (("passes", 0, "samples", 3, "span_us"), -1.0, "passes[0].samples[3]: a sample of -1.0"),
-        (("passes", 0, "samples", 3, "trial"), True, "passes[0].samples[3].trial is a bool"),
-        (("passes", 0, "samples", 3, "trial"), 1.0, "passes[0].samples[3].trial is a float"),
+        (("passes", 1, "samples", 3, "span_us"), "7", "passes[1].samples[3].span_us is text"),
+        (("passes", 1, "samples", 3, "span_us"), float("nan"), "NaN"),
+        (("passes", 1, "samples", 3, "span_us"), float("-inf"), "-Infinity"),
+        (("passes", 1, "samples", 3, "span_us"), 10**400, "passes[1].samples[3].span_us"),
+        (("passes", 1, "samples", 3, "span_us"), -1.0, "passes[1].samples[3]: a sample of -1.0"),
+        (("passes", 1, "samples", 3, "trial"), True, "passes[1].samples[3].trial is a bool"),
+        (("passes", 1, "samples", 3, "trial"), 1.0, "passes[1].samples[3].trial is a float"),
         (("timelines", 1, "iterations", 0, "end_ns", 4), 1.5, "iterations[0].end_ns[4] is a float"),
         (("timelines", 1, "iterations", 0, "operation_set"), 9, "timelines[1]: an iteration of"),
         (("timelines", 0, "operation_sets", 0, 0, "kind"), "fish", "kind is 'fish'"),
@@ -197,7 +197,7 @@ def _edited(document, path, value):
         (("environment", "versions", "torch"), None, "environment.versions.torch is null"),
         (("environment", "host"), "box", "environment.host is an unknown key"),
         (("settings", "seed"), KeyError, "settings.seed is missing"),
-        (("routing", "local_pairs"), 17, "routing: histogram sums to 16"),
+        (("routing", "local_pairs"), 17, "routing: histogram sums to 9"),
         (("schema_version",), 2, "schema_version 2 is newer than this moeprof"),
         (("schema_version",), "1", "schema_version is '1'"),
         (("format",), "other", "no moeprof record"),
