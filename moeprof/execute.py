@@ -27,6 +27,7 @@ from moeprof.numerics import failed
 from moeprof.records import (
     Calibration,
     ClockSample,
+    MachineCeilings,
     PassResult,
     Run,
     Sample,
@@ -36,7 +37,7 @@ from moeprof.records import (
     WorkloadIdentity,
 )
 from moeprof.routing import identify, make_routing, parse_spec
-from moeprof.timing import bare, blocked, graph, stages
+from moeprof.timing import bare, blocked, ceilings, graph, stages
 from moeprof.timing.calibration import calibrate_device, calibrate_host
 from moeprof.timing.device import CpuDevice, CudaDevice, host_loop_us, now_ns
 from moeprof.timing.ranges import Ranges
@@ -95,6 +96,7 @@ class Execution:
         self.clock_reader = ClockReader(enabled=cuda)
         self.clocks: dict[str, list[ClockSample]] = {}
         self.calibration: Calibration | None = None
+        self.ceilings: MachineCeilings | None = None
         self.cupti: Any = None
         self.cases: list[Case] = []
         self.synchronises = False
@@ -165,6 +167,7 @@ class Execution:
             for case in self.cases:
                 case.rests = self.meets_power_cap(case)
             self.calibration = calibrate_host(self.cuda)
+            self.ceilings = ceilings.measure(self.cuda)
 
     def meets_power_cap(self, case: Case) -> bool:
         """Whether the forward, run back to back, makes the driver lower the clock."""
@@ -309,6 +312,7 @@ class Execution:
             timelines=tuple(case.timelines),
             clocks=tuple(self.clocks[case.workload.uuid]),
             calibration=self.calibration,
+            ceilings=self.ceilings,
             warnings=tuple(case.warnings),
             position=plan.workloads.index(case.workload),
         )

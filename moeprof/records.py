@@ -318,6 +318,28 @@ class Calibration:
     launch_latency_ns: int | None = None  # launch call's return to start, idle GPU (CUPTI)
     queued_gap_ns: int | None = None  # end of one queued kernel to start of the next (CUPTI)
     graph_gap_ns: int | None = None  # the same between nodes of a replayed graph (CUPTI)
+    # 25 one-element launches, host entry to synchronised: bare, under device and under API records
+    tiny_bare_us: float | None = None
+    tiny_kernels_us: float | None = None
+    tiny_api_us: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MachineCeilings:
+    """What this machine did at best, measured in the process that measured the run.
+
+    copy counts bytes read and written. fp8: dense e4m3 product of 8192^3, with fast accumulation
+    and with the slow one that block-scaled kernels need.
+    """
+
+    copy_bytes_per_second: float
+    read_bytes_per_second: float
+    fp8_flops_per_second: float
+    fp8_slow_flops_per_second: float
+
+    def __post_init__(self) -> None:
+        for value in (self.copy_bytes_per_second, self.read_bytes_per_second):
+            _require(math.isfinite(value) and value > 0, f"a ceiling of {value}", "above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +358,7 @@ class Run:
     timelines: tuple[TimelinePass, ...] = ()
     clocks: tuple[ClockSample, ...] = ()
     calibration: Calibration | None = None
+    ceilings: MachineCeilings | None = None
     warnings: tuple[str, ...] = ()
     position: int = 0  # of this workload in the process: the first one pays for loading libraries
     schema_version: int = SCHEMA_VERSION

@@ -36,7 +36,22 @@ def calibrate_host(device: CudaDevice) -> Calibration:
         null_event_pair_us=statistics.median(pairs),
         event_record_us=statistics.median(records) / 1e3,
         launch_us=statistics.median(launches) / 1e3,
+        tiny_bare_us=_tiny_us(device, tiny),
     )
+
+
+def _tiny_us(device: CudaDevice, tiny: Any) -> float:
+    """Host entry to synchronised of 25 one-element launches, median."""
+    times = []
+    with no_collection():
+        for _ in range(REPEATS):
+            device.synchronize()
+            begin = now_ns()
+            for _ in range(25):
+                tiny.add_(1.0)
+            device.synchronize()
+            times.append(now_ns() - begin)
+    return statistics.median(times) / 1e3
 
 
 def calibrate_device(cupti: Any, device: CudaDevice, host: Calibration) -> Calibration:
@@ -62,8 +77,14 @@ def calibrate_device(cupti: Any, device: CudaDevice, host: Calibration) -> Calib
     timeline = cupti.api(forward, device, REPEATS, Ranges(forward.stage_names, 1))
     replayed = cupti.graph(_tiny_graph(tiny).replay, device, REPEATS)
     latency_ns, queued_gap_ns = latencies(timeline)
+    with cupti.recording(api=False):
+        tiny_kernels_us = _tiny_us(device, tiny)
+    with cupti.recording(api=True):
+        tiny_api_us = _tiny_us(device, tiny)
     return replace(
         host,
+        tiny_kernels_us=tiny_kernels_us,
+        tiny_api_us=tiny_api_us,
         launch_latency_ns=latency_ns,
         queued_gap_ns=queued_gap_ns,
         graph_gap_ns=_graph_gap_ns(replayed),

@@ -141,7 +141,6 @@ class Cupti:
             "kernels",
             forward.stage_names,
             iterations,
-            self._device_kinds,
             lambda: self._plain(lambda: forward(), device),
         )
 
@@ -149,67 +148,54 @@ class Cupti:
         self, replay: Callable[[], None], device: CudaDevice, iterations: int
     ) -> TimelinePass:
         """Device activity of ``iterations`` replays of a captured graph."""
-        return self._pass(
-            "graph", (), iterations, self._device_kinds, lambda: self._plain(replay, device)
-        )
+        return self._pass("graph", (), iterations, lambda: self._plain(replay, device))
 
     def api(
         self, forward: Forward, device: CudaDevice, iterations: int, ranges: Ranges
     ) -> TimelinePass:
         """Device activity, API calls and stage tags of ``iterations`` forwards."""
-        kinds = (*self._device_kinds, *self._api_kinds)
-        with self._recorded_calls():
-            return self._pass(
-                "api",
-                forward.stage_names,
-                iterations,
-                kinds,
-                lambda: self._tagged(forward, device, ranges),
-            )
+        return self._pass(
+            "api", forward.stage_names, iterations, lambda: self._tagged(forward, device, ranges)
+        )
 
     @contextmanager
-    def _recorded_calls(self) -> Iterator[None]:
-        """While RUNTIME and DRIVER are on, leave out every call but those of RECORDED_CALLS."""
+    def recording(self, api: bool) -> Iterator[None]:
+        """Record device activity and, with ``api``, the calls of RECORDED_CALLS and stage tags."""
+        cupti = self._cupti
+        with ExitStack() as stack:
+            for kind in (*self._device_kinds, *(self._api_kinds if api else ())):
+                cupti.activity_enable(kind)
+                stack.callback(cupti.activity_disable, kind)
+            if api:  # leaving calls out works only once their kind is on
+                for enable, call in self._unwanted_calls():
+                    enable(call, 0)
+                    stack.callback(enable, call, 1)
+            yield
+            cupti.activity_flush_all(0)
+
+    def _unwanted_calls(self) -> list[tuple[Callable[[int, int], None], int]]:
         cupti = self._cupti
         ways = (
             (cupti.activity_enable_runtime_api, cupti.runtime_api_trace_cbid),
             (cupti.activity_enable_driver_api, cupti.driver_api_trace_cbid),
         )
-        chosen = [
+        return [
             (enable, int(call))
             for enable, calls in ways
             for call in calls
             if call.name not in ("INVALID", "SIZE", "FORCE_INT")
             and not RECORDED_CALLS.search(call.name)
         ]
-        for enable, cbid in chosen:
-            enable(cbid, 0)
-        try:
-            yield
-        finally:
-            for enable, cbid in chosen:
-                enable(cbid, 1)
 
     def _pass(
-        self,
-        name: str,
-        stages: tuple[str, ...],
-        iterations: int,
-        kinds: tuple[Any, ...],
-        iterate: Callable[[], Window],
+        self, name: str, stages: tuple[str, ...], iterations: int, iterate: Callable[[], Window]
     ) -> TimelinePass:
-        cupti = self._cupti
         self._records = Records()
-        with ExitStack() as stack:
-            for kind in kinds:
-                cupti.activity_enable(kind)
-                stack.callback(cupti.activity_disable, kind)
-            iterate()  # enabling a kind makes the first iteration slow
+        with self.recording(api=name == "api"):
+            iterate()  # switching records on makes the first iteration slow
             with no_collection():
                 windows = [iterate() for _ in range(iterations)]
-            cupti.activity_flush_all(0)
-            dropped = self._dropped()
-        return assemble(name, stages, windows, self._records, dropped)
+        return assemble(name, stages, windows, self._records, self._dropped())
 
     def _plain(self, call: Callable[[], Any], device: CudaDevice) -> Window:
         device.prepare()
