@@ -59,7 +59,7 @@ def test_help_is_fast_and_lists_the_commands_in_order():
 
 
 def test_every_command_explains_itself_without_torch():
-    for name, summary in COMMANDS:
+    for name, _ in COMMANDS:
         program = (
             "import sys; sys.modules['torch'] = None\n"
             "from moeprof.cli.main import run_command\n"
@@ -67,7 +67,7 @@ def test_every_command_explains_itself_without_torch():
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert summary.split(":")[0].split(",")[0] in done.stdout
+        assert done.stdout.startswith(f"Usage: moeprof {name} ")
 
 
 @pytest.mark.parametrize(
