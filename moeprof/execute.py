@@ -7,10 +7,9 @@ are made once. A Run is handed out as soon as its workload's last pass has finis
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -19,34 +18,15 @@ from moeprof.catalog import LoadedSolution, load_solution
 from moeprof.contract import Buffers
 from moeprof.dataset import Dataset
 from moeprof.definition import Definition, Workload
-from moeprof.environment import ClockReader, describe
+from moeprof.environment import describe
 from moeprof.errors import EnvironmentMissing, ResourceExhausted, WrongResult
 from moeprof.forward import Forward
 from moeprof.inputs import fingerprints, make_activations, make_weights
 from moeprof.numerics import failed
-from moeprof.records import (
-    Calibration,
-    ClockSample,
-    MachineCeilings,
-    PassResult,
-    Run,
-    Sample,
-    Settings,
-    SolutionIdentity,
-    StageInfo,
-    WorkloadIdentity,
-)
+from moeprof.passes import CUPTI_PASSES, Passes
+from moeprof.records import Run, Settings, SolutionIdentity, StageInfo, WorkloadIdentity
 from moeprof.routing import identify, make_routing, parse_spec
-from moeprof.timing import bare, blocked, ceilings, graph, stages
-from moeprof.timing.calibration import calibrate_device, calibrate_host
-from moeprof.timing.device import CpuDevice, CudaDevice, host_loop_us, now_ns
-from moeprof.timing.ranges import Ranges
 from moeprof.workbench import Case, check, first_call, given_tensors
-
-CUPTI_PASSES = ("kernels", "api")
-
-# a forward longer than this may hold the GPU at its power cap; whether it does is tried out
-RESTS_ABOVE_US, POWER_TRIAL_US = 2_000.0, 300_000.0
 
 
 class Progress(Protocol):
@@ -83,23 +63,15 @@ def execute(plan: Plan, progress: Progress, on_run: Callable[[Run], None]) -> No
 
 
 class Execution:
-    """The state of one ``execute``: device, cases, clock samples."""
+    """The state of one ``execute``: the clocks and the cases under measurement."""
 
     def __init__(self, plan: Plan, progress: Progress, on_run: Callable[[Run], None]) -> None:
         self.plan = plan
         self.progress = progress
         self.on_run = on_run
         self.settings = plan.settings
-        cuda = plan.device == "cuda"
-        self.cuda = CudaDevice(plan.settings.l2) if cuda else None
-        self.device: CudaDevice | CpuDevice = self.cuda or CpuDevice()
-        self.clock_reader = ClockReader(enabled=cuda)
-        self.clocks: dict[str, list[ClockSample]] = {}
-        self.calibration: Calibration | None = None
-        self.ceilings: MachineCeilings | None = None
-        self.cupti: Any = None
+        self.passes = Passes(plan.settings, plan.device)
         self.cases: list[Case] = []
-        self.synchronises = False
 
     def run(self) -> None:
         """All passes in order; a case whose result is wrong leaves after the first."""
@@ -146,7 +118,6 @@ class Execution:
             forward = Forward(plan.loaded.solution, given)
             untouched = {**weight_prints, **fingerprints(activations)}
             self.cases.append(Case(workload, identity, given, forward, untouched))
-            self.clocks[workload.uuid] = []
 
     def first(self) -> None:
         """The first call of every workload, then its verdict."""
@@ -154,7 +125,7 @@ class Execution:
         for case in self.cases:
             self.progress.step(f"first T={case.workload.seq_len}")
             try:
-                first_call(case, self.device)
+                first_call(case, self.passes.device)
                 check(case, reference, self.settings)
             except WrongResult as error:
                 case.correctness = failed(str(error))
@@ -163,118 +134,21 @@ class Execution:
         wrong = [case for case in self.cases if not case.correctness.passed]
         self.cases = [case for case in self.cases if case.correctness.passed]
         self.hand_out(wrong)
-        if self.cuda is not None and self.cases:
-            for case in self.cases:
-                case.rests = self.meets_power_cap(case)
-            self.calibration = calibrate_host(self.cuda)
-            self.ceilings = ceilings.measure(self.cuda)
-
-    def meets_power_cap(self, case: Case) -> bool:
-        """Whether the forward, run back to back, makes the driver lower the clock."""
-        begin = now_ns()
-        case.forward()
-        self.device.synchronize()
-        if now_ns() - begin < RESTS_ABOVE_US * 1e3:
-            return False
-        while now_ns() - begin < POWER_TRIAL_US * 1e3:
-            case.forward()
-            self.device.synchronize()
-        reasons = [reason for s in self.clock_reader.sample("first") for reason in s.throttle]
-        return any("power" in reason for reason in reasons)
+        self.passes.settle(self.cases)
 
     # -- the clocks --------------------------------------------------------------------------
 
     def measure(self, name: str, last: bool) -> None:
         """One pass over all workloads."""
         if name in CUPTI_PASSES and self.cases:
-            self.attach()
-        for trial in range(self.settings.trials if name == "bare" else 1):
+            self.passes.attach()
+        trials = self.settings.trials if name == "bare" else 1
+        for trial in range(trials):
             for case in self.cases:
-                self.progress.step(f"{name} T={case.workload.seq_len}")
-                self.warm_up(case)
-                self.one(name, case, trial)
-                loop_us = host_loop_us()
-                self.clocks[case.workload.uuid].extend(
-                    replace(sample, host_loop_us=loop_us)
-                    for sample in self.clock_reader.sample(name)
-                )
-                if last and trial == (self.settings.trials if name == "bare" else 1) - 1:
+                self.progress.step(f"{name} T={case.seq_len}")
+                self.passes.measure(name, case, trial)
+                if last and trial == trials - 1:
                     self.hand_out([case])
-
-    def warm_up(self, case: Case) -> None:
-        """Untimed forwards before the samples: clocks and caches reach their steady state."""
-        if self.cuda is not None:
-            self.cuda.rests = case.rests
-        for _ in range(self.settings.warmup):
-            case.forward()
-        self.device.synchronize()
-
-    def one(self, name: str, case: Case, trial: int) -> None:
-        """One pass over one workload; its result is added to the case."""
-        iterations = self.settings.iterations
-        if name == "bare":
-            samples = bare.measure(case.forward, self.device, iterations, trial)
-            _extend(case, "bare", samples)
-        elif self.cuda is None:
-            case.passes.append(
-                PassResult(name, stages.measure_wall(case.forward, CpuDevice(), iterations))
-            )
-        elif name == "events":
-            case.passes.append(
-                PassResult(name, stages.measure_events(case.forward, self.cuda, iterations))
-            )
-        elif name == "blocked":
-            case.passes.append(self.blocked(case, self.cuda))
-        elif name == "graph":
-            case.passes.append(self.graph(case, self.cuda))
-        elif name == "kernels":
-            case.timelines.append(self.cupti.kernels(case.forward, self.cuda, iterations))
-        elif name == "api":
-            ranges = Ranges(case.forward.stage_names, case.workload.seq_len)
-            case.timelines.append(self.cupti.api(case.forward, self.cuda, iterations, ranges))
-
-    def attach(self) -> None:
-        """Load CUPTI, once, and read the device's own latencies."""
-        if self.cupti is None and self.cuda is not None:
-            from moeprof.timing.cupti import Cupti
-
-            self.cupti = Cupti()
-            if self.calibration is not None:
-                self.calibration = calibrate_device(self.cupti, self.cuda, self.calibration)
-
-    def blocked(self, case: Case, device: CudaDevice) -> PassResult:
-        """The queued forward, or why it cannot be queued."""
-        host_us = _host_us(case)
-        certain = 1 if self.synchronises else blocked.CERTAIN
-        try:
-            samples = blocked.measure(
-                case.forward, device, self.settings.iterations, host_us, certain
-            )
-        except blocked.Synchronises as error:
-            self.synchronises = True  # on one workload: the next need less evidence
-            return PassResult("blocked", unavailable=str(error))
-        return PassResult("blocked", samples)
-
-    def graph(self, case: Case, device: CudaDevice) -> PassResult:
-        """The replayed graph, or why it cannot be captured; a stale result is a warning."""
-        import torch
-
-        held = next((p.unavailable for p in case.passes if p.name == "blocked"), None)
-        if held is not None:
-            return PassResult("graph", unavailable=f"not capturable: {held}")
-        try:
-            captured, output = graph.capture(case.forward)
-        except RuntimeError as error:
-            torch.cuda.synchronize()
-            return PassResult("graph", unavailable=f"not capturable: {str(error).splitlines()[0]}")
-        expected = case.forward.output(case.forward()).float()
-        output.fill_(float("nan"))
-        samples = graph.measure(captured, device, self.settings.iterations)
-        distance = (output.float() - expected).norm() / expected.norm().clamp_min(1e-30)
-        if not float(distance) <= self.settings.max_relative_l2:
-            reason = "the replay does not reproduce the result: launches escaped the capture"
-            return PassResult("graph", unavailable=reason)
-        return PassResult("graph", samples)
 
     # -- after the clocks --------------------------------------------------------------------
 
@@ -310,30 +184,12 @@ class Execution:
             correctness=case.correctness,
             passes=tuple(case.passes),
             timelines=tuple(case.timelines),
-            clocks=tuple(self.clocks[case.workload.uuid]),
-            calibration=self.calibration,
-            ceilings=self.ceilings,
+            clocks=tuple(case.clocks),
+            calibration=self.passes.calibration,
+            ceilings=self.passes.ceilings,
             warnings=tuple(case.warnings),
             position=plan.workloads.index(case.workload),
         )
-
-
-def _extend(case: Case, name: str, samples: tuple[Sample, ...]) -> None:
-    """Add a trial's samples to the pass of that name."""
-    earlier = next((p for p in case.passes if p.name == name), None)
-    if earlier is None:
-        case.passes.append(PassResult(name, samples))
-    else:
-        position = case.passes.index(earlier)
-        case.passes[position] = PassResult(name, earlier.samples + samples)
-
-
-def _host_us(case: Case) -> float:
-    """How long the host needs to launch the forward, from the stamps of the bare pass."""
-    last = [
-        s.stamps_us[-1] for p in case.passes if p.name == "bare" for s in p.samples if s.stamps_us
-    ]
-    return statistics.median(last) if last else 2_000.0
 
 
 def _unmeasured(stage: Any) -> StageInfo:

@@ -6,13 +6,33 @@ without hooks the loop costs about half a microsecond a stage, measured beside t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from moeprof.contract import Solution, check_wiring
 from moeprof.errors import WrongResult
 
 Hook = Callable[[int], None]
+
+
+class StagedCall(Protocol):
+    """What a clock measures: a call that goes through the same stages in the same order each time.
+
+    A stage ends where the next begins, and both hooks get its position. row_names: the row of each
+    stage, which several may share.
+    """
+
+    @property
+    def stage_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def row_names(self) -> tuple[str, ...]: ...
+
+    def __call__(self, enter: Hook | None = None, leave: Hook | None = None) -> Any:
+        """One call; what it returns keeps alive what it made."""
+
+    def replayable(self, eager: Any, captured: Any) -> Sequence[tuple[Any, Any]]:
+        """Tensors of an eager call's result, each with the one that a captured graph writes."""
 
 
 class Forward:
@@ -65,6 +85,15 @@ class Forward:
     def output(self, slots: list[Any]) -> Any:
         """The output tensor of a finished call."""
         return slots[self._output]
+
+    @property
+    def row_names(self) -> tuple[str, ...]:
+        """A stage is a row."""
+        return self.stage_names
+
+    def replayable(self, eager: list[Any], captured: list[Any]) -> tuple[tuple[Any, Any], ...]:
+        """The output, eager and captured; both are one tensor where the solution fills its own."""
+        return ((self.output(eager), self.output(captured)),)
 
     def guarded(self) -> list[Any]:
         """One call in which an exception names its stage as the user's, not as moeprof's bug."""

@@ -21,6 +21,7 @@ from moeprof.forward import Forward
 from moeprof.inputs import changed_inputs
 from moeprof.numerics import failed, judge, judge_stages
 from moeprof.records import (
+    ClockSample,
     Correctness,
     PassResult,
     RoutingIdentity,
@@ -49,8 +50,13 @@ class Case:
     correctness: Correctness = field(default_factory=lambda: failed("never ran"))
     passes: list[PassResult] = field(default_factory=list)
     timelines: list[TimelinePass] = field(default_factory=list)
+    clocks: list[ClockSample] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     rests: bool = False
+
+    @property
+    def seq_len(self) -> int:
+        return self.workload.seq_len
 
 
 def given_tensors(

@@ -28,6 +28,7 @@ LAYER_OF = {
             "interface",
             "interpreter",
             "numerics",
+            "passes",
             "timing",
             "workbench",
         ),

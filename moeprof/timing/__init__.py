@@ -1,1 +1,1 @@
-"""One clock a file: each takes a ``Forward`` and a device and returns raw samples."""
+"""One clock a file: each takes a ``StagedCall`` and a device and returns raw samples."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from itertools import cycle, islice
 
-from moeprof.forward import Forward
+from moeprof.forward import StagedCall
 from moeprof.records import Sample
 from moeprof.timing.device import CpuDevice, CudaDevice, no_collection, now_ns
 
 
 def measure(
-    forward: Forward, device: CudaDevice | CpuDevice, iterations: int, trial: int
+    forward: StagedCall, device: CudaDevice | CpuDevice, iterations: int, trial: int
 ) -> tuple[Sample, ...]:
     """``iterations`` samples, every second one stamped."""
     with no_collection():
@@ -26,7 +26,7 @@ def measure(
         )
 
 
-def _cuda_sample(forward: Forward, device: CudaDevice, trial: int, stamped: bool) -> Sample:
+def _cuda_sample(forward: StagedCall, device: CudaDevice, trial: int, stamped: bool) -> Sample:
     opening, closing = device.event(), device.event()
     stamps: list[int] = []
     leave = (lambda position: stamps.append(now_ns())) if stamped else None
@@ -50,7 +50,7 @@ def _cuda_sample(forward: Forward, device: CudaDevice, trial: int, stamped: bool
     )
 
 
-def _cpu_sample(forward: Forward, trial: int, stamped: bool) -> Sample:
+def _cpu_sample(forward: StagedCall, trial: int, stamped: bool) -> Sample:
     stamps: list[int] = []
     leave = (lambda position: stamps.append(now_ns())) if stamped else None
     entry = now_ns()

@@ -8,7 +8,7 @@ recognised by the stream having run dry although the hold was far longer than th
 from __future__ import annotations
 
 from moeprof.errors import UsageError
-from moeprof.forward import Forward
+from moeprof.forward import StagedCall
 from moeprof.records import Sample
 from moeprof.timing.device import CudaDevice, no_collection, now_ns
 
@@ -28,7 +28,7 @@ class Synchronises(UsageError):
 
 
 def measure(
-    forward: Forward, device: CudaDevice, iterations: int, host_us: float, certain: int = CERTAIN
+    forward: StagedCall, device: CudaDevice, iterations: int, host_us: float, certain: int = CERTAIN
 ) -> tuple[Sample, ...]:
     """Samples of the queued forward. host_us: how long the host needs to launch it. certain: times
     in a row that a stage must wait out most of a doubled hold to be said to synchronise.
@@ -54,7 +54,7 @@ def measure(
         return tuple(samples)
 
 
-def _sample(forward: Forward, device: CudaDevice, hold_us: float) -> Sample | None:
+def _sample(forward: StagedCall, device: CudaDevice, hold_us: float) -> Sample | None:
     """One sample, or None if the stream ran dry before the last launch."""
     opening, closing = device.event(), device.event()
     device.prepare()
@@ -72,7 +72,7 @@ def _sample(forward: Forward, device: CudaDevice, hold_us: float) -> Sample | No
     return Sample(span_us=opening.elapsed_time(closing) * 1e3, wall_us=wall_us)
 
 
-def _longest_stage(forward: Forward, device: CudaDevice, hold_us: float) -> tuple[str, float]:
+def _longest_stage(forward: StagedCall, device: CudaDevice, hold_us: float) -> tuple[str, float]:
     """The stage in which the host spent longest while the stream was held, and how long."""
     device.prepare()
     device.hold_stream(hold_us)

@@ -12,13 +12,14 @@ give wrong correlation ids.
 from __future__ import annotations
 
 import ctypes
+import functools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from moeprof.errors import EnvironmentMissing
-from moeprof.forward import Forward
+from moeprof.forward import StagedCall
 from moeprof.records import Operation, OperationKind, TimelinePass
 from moeprof.timing.assemble import Call, Records, Window, assemble
 from moeprof.timing.device import CudaDevice, no_collection, now_ns
@@ -34,8 +35,19 @@ RECORDED_CALLS = re.compile(
 )
 
 
+@functools.cache
+def session() -> Cupti:
+    """The one session of this process. Ask for it after every unprofiled pass."""
+    return Cupti()
+
+
+def attached() -> bool:
+    """Whether this process has a session, which leaves the host slower from then on."""
+    return session.cache_info().currsize > 0
+
+
 class Cupti:
-    """CUPTI's activity interface for this process. Make one, after every unprofiled pass."""
+    """CUPTI's activity interface; see ``session``."""
 
     def __init__(self) -> None:
         try:
@@ -135,7 +147,7 @@ class Cupti:
 
     # -- the passes -----------------------------------------------------------------------
 
-    def kernels(self, forward: Forward, device: CudaDevice, iterations: int) -> TimelinePass:
+    def kernels(self, forward: StagedCall, device: CudaDevice, iterations: int) -> TimelinePass:
         """Device activity of ``iterations`` forwards, nothing else recorded."""
         return self._pass(
             "kernels",
@@ -151,7 +163,7 @@ class Cupti:
         return self._pass("graph", (), iterations, lambda: self._plain(replay, device))
 
     def api(
-        self, forward: Forward, device: CudaDevice, iterations: int, ranges: Ranges
+        self, forward: StagedCall, device: CudaDevice, iterations: int, ranges: Ranges
     ) -> TimelinePass:
         """Device activity, API calls and stage tags of ``iterations`` forwards."""
         return self._pass(
@@ -206,7 +218,7 @@ class Cupti:
         del slots
         return window
 
-    def _tagged(self, forward: Forward, device: CudaDevice, ranges: Ranges) -> Window:
+    def _tagged(self, forward: StagedCall, device: CudaDevice, ranges: Ranges) -> Window:
         cupti = self._cupti
         push = cupti.activity_push_external_correlation_id
         pop = cupti.activity_pop_external_correlation_id

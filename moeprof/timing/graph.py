@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from moeprof.forward import Forward
+from moeprof.forward import StagedCall
 from moeprof.records import Sample
 from moeprof.timing.device import CudaDevice, no_collection, now_ns
 
 HOLD_US = 60.0  # longer than a graph launch takes on the host; 20 to 30 us seen on an H200
 
 
-def capture(forward: Forward) -> tuple[Any, Any]:
-    """Capture one forward. Returns (graph, output tensor the graph writes).
+def capture(forward: StagedCall) -> tuple[Any, Any]:
+    """Capture one forward. Returns (graph, what the captured call returned: a replay writes it).
 
     Raises RuntimeError where the forward does something that a capture forbids.
     """
@@ -31,7 +31,7 @@ def capture(forward: Forward) -> tuple[Any, Any]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         slots = forward()
-    return graph, forward.output(slots)
+    return graph, slots
 
 
 def measure(graph: Any, device: CudaDevice, iterations: int) -> tuple[Sample, ...]:

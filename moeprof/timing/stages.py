@@ -6,18 +6,18 @@ On a GPU this is a cross-check only: each event costs host time and reads its ow
 
 from __future__ import annotations
 
-from moeprof.forward import Forward
+from moeprof.forward import StagedCall
 from moeprof.records import Sample
 from moeprof.timing.device import CpuDevice, CudaDevice, no_collection, now_ns
 
 
-def measure_events(forward: Forward, device: CudaDevice, iterations: int) -> tuple[Sample, ...]:
+def measure_events(forward: StagedCall, device: CudaDevice, iterations: int) -> tuple[Sample, ...]:
     """Samples with ``stage_us`` from an event pair around each stage."""
     with no_collection():
         return tuple(_events_sample(forward, device) for _ in range(iterations))
 
 
-def _events_sample(forward: Forward, device: CudaDevice) -> Sample:
+def _events_sample(forward: StagedCall, device: CudaDevice) -> Sample:
     stages = len(forward.stage_names)
     begins = [device.event() for _ in range(stages)]
     ends = [device.event() for _ in range(stages)]
@@ -39,13 +39,13 @@ def _events_sample(forward: Forward, device: CudaDevice) -> Sample:
     )
 
 
-def measure_wall(forward: Forward, device: CpuDevice, iterations: int) -> tuple[Sample, ...]:
+def measure_wall(forward: StagedCall, device: CpuDevice, iterations: int) -> tuple[Sample, ...]:
     """Samples with ``stage_us`` from the host clock; only for a device that is synchronous."""
     with no_collection():
         return tuple(_wall_sample(forward) for _ in range(iterations))
 
 
-def _wall_sample(forward: Forward) -> Sample:
+def _wall_sample(forward: StagedCall) -> Sample:
     begins: list[int] = []
     ends: list[int] = []
     entry = now_ns()
