@@ -28,7 +28,7 @@ from moeprof.profile import (
 )
 from moeprof.reconstruct import Reconstruction, reconstruct
 from moeprof.records import Iteration, Operation, Run, Sample
-from moeprof.rows import rows_of, stage_rows
+from moeprof.rows import clock_rows, rows_of, stage_rows
 from moeprof.trust import trust
 
 __all__ = ["attribute", "middle", "profile"]
@@ -125,8 +125,8 @@ def _from_stage_clock(run: Run, samples: list[Sample], reconstruction: Reconstru
     cpu = run.environment.device_kind == "cpu"
     kept = middle(samples, key=lambda sample: sample.span_us)
     stages = tuple(
-        StageProfile(name, busy_ns=_mean([sample.stage_us[i] * 1e3 for sample in kept]))
-        for i, name in enumerate(run.solution.stage_names)
+        StageProfile(name, busy_ns=_mean([sum(s.stage_us[i] for i in of) * 1e3 for s in kept]))
+        for name, of in clock_rows(run.solution.stages).items()
     )
     span_ns = sum(stage.busy_ns for stage in stages)
     wall_ns = _mean([sample.wall_us * 1e3 for sample in kept])

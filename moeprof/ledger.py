@@ -15,6 +15,8 @@ from moeprof.profile import Profile
 from moeprof.records import Run, StageInfo
 from moeprof.rows import Row, stage_rows
 
+UNKNOWN = Work(None, None, None)
+
 
 @dataclass(frozen=True, slots=True)
 class WorkRow:
@@ -93,7 +95,12 @@ def factors(busy_ns: float, necessary: Work, executed: Work, ceilings: Ceilings)
 
 
 def work_rows(run: Run, profile: Profile) -> tuple[WorkRow, ...]:
-    """The ledger of every row of ``profile``, in its order."""
+    """The ledger of every row of ``profile``, in its order; of a user's callable, times alone."""
+    if run.workload.is_callable:
+        return tuple(
+            WorkRow(stage.name, (), UNKNOWN, UNKNOWN, stage.busy_ns, stage.operations)
+            for stage in profile.stages
+        )
     size = geometry(run)
     rows = {row.name: row for row in stage_rows(run.solution.stages)}
     ledger: list[WorkRow] = []

@@ -23,6 +23,7 @@ PASSES = ("first", "bare", "events", "blocked", "graph", "kernels", "api")
 CPU_PASSES = ("first", "bare", "stages")  # stages: a wall clock per stage, in Sample.stage_us
 
 OperationKind = Literal["kernel", "memcpy", "memset"]
+CALLABLE = "callable:"  # before the name of a definition that is a user's own callable
 
 
 def _require(condition: bool, found: str, expected: str) -> None:
@@ -36,6 +37,8 @@ class StageInfo:
 
     rows_executed: (token, expert) rows it really ran, None where the notion does not apply.
     bytes_read, bytes_written: what its named tensors hold; weights only of experts with rows.
+    row: the row it shares with other stages of one call, '' where its name is its row. Then it is a
+    stretch of a user's stage; resumes: one that goes on after a stage nested inside it.
     """
 
     name: str
@@ -53,6 +56,8 @@ class StageInfo:
     bytes_read: int | None = None
     bytes_written: int | None = None
     flops: int | None = None
+    row: str = ""
+    resumes: bool = False
 
     def __post_init__(self) -> None:
         for name in ("rows_executed", "bytes_read", "bytes_written", "flops"):
@@ -94,6 +99,11 @@ class WorkloadIdentity:
 
     def __post_init__(self) -> None:
         _require(self.seq_len >= 1, f"seq_len is {self.seq_len}", "at least 1")
+
+    @property
+    def is_callable(self) -> bool:
+        """Whether a user's own callable ran: it has no definition, no routing, no reference."""
+        return self.definition.startswith(CALLABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +181,10 @@ class StageCorrectness:
 
 @dataclass(frozen=True, slots=True)
 class Correctness:
-    """The output against the reference. ``problem`` is the one line that says what is wrong."""
+    """The output against the reference. ``problem`` is the one line that says what is wrong.
+
+    checked False: there was nothing to compare with (a user's callable); the figures mean nothing.
+    """
 
     passed: bool
     matched_ratio: float
@@ -180,6 +193,10 @@ class Correctness:
     max_absolute: float
     stages: tuple[StageCorrectness, ...] = ()
     problem: str | None = None
+    checked: bool = True
+
+
+UNCHECKED = Correctness(True, 0.0, 0.0, 0.0, 0.0, checked=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from moeprof.ledger import WorkRow, work_rows
 from moeprof.profile import Profile, StageProfile
 from moeprof.records import Run
 from moeprof.reports.phrases import warnings
+from moeprof.rows import stage_rows
 
 DOCUMENT = "moeprof.run/1"
 
@@ -40,7 +41,7 @@ def run_document(run: Run) -> dict[str, Any]:
         "routing": asdict(run.routing),
         "environment": asdict(run.environment),
         "settings": asdict(run.settings),
-        "correctness": asdict(run.correctness),
+        "correctness": _correctness(run),
         "profile": None if profile is None else _profile(profile),
         "stages": [] if profile is None else _stages(run, profile),
         "passes": _passes(run),
@@ -49,6 +50,14 @@ def run_document(run: Run) -> dict[str, Any]:
         "warnings": [*missing, *warnings(run, profile)],
     }
     return {key: _safe(value) for key, value in document.items()}
+
+
+def _correctness(run: Run) -> dict[str, Any]:
+    verdict = asdict(run.correctness)
+    if not run.correctness.checked:
+        figures = ("passed", "matched_ratio", "relative_l2", "cosine", "max_absolute")
+        verdict.update(dict.fromkeys(figures))
+    return verdict
 
 
 def _explained(run: Run) -> tuple[Profile | None, list[str]]:
@@ -84,8 +93,10 @@ def _profile(profile: Profile) -> dict[str, Any]:
 
 def _stages(run: Run, profile: Profile) -> list[dict[str, Any]]:
     ledger = work_rows(run, profile)
+    entries = {row.name: row.entries for row in stage_rows(run.solution.stages)}
     return [
-        {**_times(stage), **_work(work)} for stage, work in zip(profile.stages, ledger, strict=True)
+        {**_times(stage), "entries": entries.get(stage.name, 0), **_work(work)}
+        for stage, work in zip(profile.stages, ledger, strict=True)
     ]
 
 

@@ -8,19 +8,36 @@ from collections.abc import Sequence
 from moeprof.profile import Profile, Reading, Trust
 from moeprof.records import Run
 from moeprof.reports.units import duration, percent, us
+from moeprof.scopes import OUTSIDE
 
 Note = tuple[str, str]  # label, sentence
 
 
 def heading(run: Run) -> tuple[Note, ...]:
     """Who ran where, on what, and whether the result was right."""
-    environment, workload, routing = run.environment, run.workload, run.routing
+    environment = run.environment
     parts = [f"driver {environment.driver}" if environment.driver else ""]
     parts.append(f"CUDA {environment.cuda}" if environment.cuda else "")
     parts.extend(f"{name} {version}" for name, version in environment.versions.items())
     versions = ", ".join(part for part in parts if part)
     notes = [
         ("solution", f"{run.solution.name} on {environment.device} ({versions})"),
+        *_problem(run),
+        ("result", correctness(run)),
+    ]
+    if run.correctness.stages:
+        notes.append(("stage tensors", stage_tensors(run)))
+    if run.solution.stand_ins:
+        notes.append(("stand-ins", f"torch twins stand in for {'; '.join(run.solution.stand_ins)}"))
+    return tuple(notes)
+
+
+def _problem(run: Run) -> list[Note]:
+    """The workload and its routing; a user's callable has a name and a size."""
+    workload, routing = run.workload, run.routing
+    if workload.is_callable:
+        return [("workload", f"T = {workload.seq_len:,}, {workload.definition}")]
+    return [
         (
             "workload",
             f"T = {workload.seq_len:,} tokens, {workload.uuid[:8]} of {workload.definition}, "
@@ -32,18 +49,14 @@ def heading(run: Run) -> tuple[Note, ...]:
             f"A = {routing.active_experts} of {len(routing.tokens_per_expert)} local experts "
             f"active; weights {routing.weights_recipe}, seed {routing.seed}",
         ),
-        ("result", correctness(run)),
     ]
-    if run.correctness.stages:
-        notes.append(("stage tensors", stage_tensors(run)))
-    if run.solution.stand_ins:
-        notes.append(("stand-ins", f"torch twins stand in for {'; '.join(run.solution.stand_ins)}"))
-    return tuple(notes)
 
 
 def correctness(run: Run) -> str:
     """The verdict on the output."""
     result = run.correctness
+    if not result.checked:
+        return "not checked: moeprof has no reference for a user's callable"
     if not result.passed:
         return f"WRONG: {result.problem or 'the output does not match the reference'}"
     return (
@@ -106,7 +119,8 @@ def time_sentence(profile: Profile) -> str:
     """Wall time and its parts."""
     whole = f"wall {us(profile.wall_ns)} us"
     if profile.source in ("events", "stage clock"):
-        between = f"{us(profile.epilogue_ns)} us outside stages"
+        where = "of the clock's own" if profile.stage(OUTSIDE) else "outside stages"
+        between = f"{us(profile.epilogue_ns)} us {where}"
         return f"{whole}: stages {us(profile.span_ns)} us, {between}"
     return (
         f"{whole} = prologue {us(profile.prologue_ns)} + span {us(profile.span_ns)} "
@@ -128,7 +142,7 @@ def notes(run: Run, profile: Profile | None) -> tuple[Note, ...]:
     found.extend(
         ("not needed", f"{stage.name}: {stage.why or 'the definition does not ask for it'}")
         for stage in run.solution.stages
-        if not stage.covers
+        if not stage.covers and not stage.row
     )
     unavailable = [(p.name, p.unavailable) for p in run.passes]
     unavailable += [(t.name, t.unavailable) for t in run.timelines]
@@ -183,7 +197,8 @@ def _first_call(run: Run) -> str:
     samples = run.samples("first")
     if not samples:
         return ""
-    where = ", loading of libraries included" if run.position == 0 else ""
+    first = run.position == 0 and not run.workload.is_callable
+    where = ", loading of libraries included" if first else ""
     return f"{duration(samples[0].wall_us)}{where}"
 
 

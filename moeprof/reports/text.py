@@ -20,6 +20,7 @@ from moeprof.records import Run
 from moeprof.reports import phrases
 from moeprof.reports.table import Column, FittedTable
 from moeprof.reports.units import MISSING, count, number, percent, times, us
+from moeprof.rows import stage_rows
 
 LONGEST_ROW_NAME = 24
 
@@ -83,9 +84,11 @@ def _columns(run: Run, profile: Profile, rows: Sequence[WorkRow]) -> tuple[Colum
     if profile.source in ("events", "stage clock"):
         clock = "wall\nclock" if profile.source == "stage clock" else "event\npair"
         time = Column(clock, _each(stages, "busy_ns"), us(profile.span_ns))
-        return (Column("stage", names, "sum", left=True), time, share, _rows_column(rows))
+        entries, needed = _entries_column(run, stages), _rows_column(run, rows)
+        return (Column("stage", names, "sum", left=True), *entries, time, share, *needed)
     return (
         Column("stage", names, "sum", left=True),
+        *_entries_column(run, stages),
         Column("GPU\nbusy", _each(stages, "busy_ns"), us(profile.busy_ns)),
         Column("gap:\nhost late", _each(stages, "host_late_ns"), _total(stages, "host_late_ns")),
         Column("gap:\nAPI", _each(stages, "api_ns"), _total(stages, "api_ns")),
@@ -103,12 +106,23 @@ def _columns(run: Run, profile: Profile, rows: Sequence[WorkRow]) -> tuple[Colum
             count(sum(stage.operations for stage in stages)),
             dropped=4,
         ),
-        _rows_column(rows),
-        *_rates(rows),
+        *_rows_column(run, rows),
+        *_rates(run, rows),
     )
 
 
-def _rates(rows: Sequence[WorkRow]) -> tuple[Column, ...]:
+def _entries_column(run: Run, stages: Sequence[StageProfile]) -> tuple[Column, ...]:
+    """How often one call of a user's callable enters each stage, if any of them twice."""
+    entries = {row.name: row.entries for row in stage_rows(run.solution.stages)}
+    if max(entries.values(), default=1) < 2:
+        return ()
+    cells = tuple(count(entries.get(stage.name)) for stage in stages)
+    return (Column("times\nentered", cells, dropped=7),)
+
+
+def _rates(run: Run, rows: Sequence[WorkRow]) -> tuple[Column, ...]:
+    if run.workload.is_callable:
+        return ()
     known = [row.executed.bytes for row in rows if row.executed.bytes is not None]
     megabytes = tuple(_megabytes(row.executed.bytes) for row in rows)
     teraflops = tuple(number(row.teraflops) for row in rows)
@@ -119,13 +133,16 @@ def _rates(rows: Sequence[WorkRow]) -> tuple[Column, ...]:
     )
 
 
-def _rows_column(rows: Sequence[WorkRow]) -> Column:
+def _rows_column(run: Run, rows: Sequence[WorkRow]) -> tuple[Column, ...]:
+    if run.workload.is_callable:
+        return ()
     short = tuple(_amplification(row) for row in rows)
-    return Column(
+    column = Column(
         "rows executed\n/ needed",
         tuple(_row_counts(row) for row in rows),
         instead=Column("rows x\nneeded", short, dropped=0),
     )
+    return (column,)
 
 
 def _row_counts(row: WorkRow) -> str:
@@ -183,14 +200,22 @@ def _overview(
         *(solution if with_solution else ()),
         Column("workload", tuple(run.workload.uuid[:8] for run in runs), left=True, dropped=3),
         Column("T", tuple(f"{run.workload.seq_len:,}" for run in runs)),
-        Column("P", tuple(f"{run.routing.local_pairs:,}" for run in runs), dropped=2),
-        Column("A", tuple(str(run.routing.active_experts) for run in runs), dropped=4),
+        Column("P", tuple(_routed(run, run.routing.local_pairs) for run in runs), dropped=2),
+        Column("A", tuple(_routed(run, run.routing.active_experts) for run in runs), dropped=4),
         figures("wall us", "wall_ns", dropped=5),
         figures("span us", "span_ns"),
         *((figures("GPU busy us", "busy_ns"), Column("orchestration", shares)) if gpu else ()),
-        Column("relative L2", tuple(f"{r.correctness.relative_l2:.4f}" for r in runs), dropped=1),
+        Column("relative L2", tuple(map(_relative_l2, runs)), dropped=1),
         Column("status", tuple(map(_status, runs, explained)), left=True),
     )
+
+
+def _routed(run: Run, value: int) -> str:
+    return MISSING if run.workload.is_callable else f"{value:,}"
+
+
+def _relative_l2(run: Run) -> str:
+    return f"{run.correctness.relative_l2:.4f}" if run.correctness.checked else MISSING
 
 
 def _status(run: Run, profile: Profile | None) -> str:
@@ -198,10 +223,11 @@ def _status(run: Run, profile: Profile | None) -> str:
         return "WRONG"
     doubts = len(phrases.warnings(run, profile))
     doubts += profile is not None and profile.trust.verdict == "differ"
+    verdict = "ok" if run.correctness.checked else "not checked"
     if profile is None:
-        return "ok, no stage times"
+        return f"{verdict}, no stage times"
     upper = ", upper bounds" if profile.host_upper_bounds else ""
-    return f"ok{upper}" + (f", {doubts} warning{'s' * (doubts > 1)}" if doubts else "")
+    return f"{verdict}{upper}" + (f", {doubts} warning{'s' * (doubts > 1)}" if doubts else "")
 
 
 def _notes(notes: Iterable[phrases.Note]) -> Table:
