@@ -1,10 +1,13 @@
-"""Named sizes of a measurement: how many warm-ups, iterations and trials."""
+"""Named sizes of a measurement, how many warm-ups, iterations and trials; and which passes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+
+from moeprof.errors import UsageError, nearest
+from moeprof.records import CPU_PASSES, PASSES
 
 # the tolerance of the published runs (rtol 0.2, atol 0.1, 85 % of the elements) and a stricter one:
 # rounding the intermediate to e4m3 alone costs a relative L2 error of about 0.026
@@ -30,3 +33,30 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "quick": Preset(warmup=2, iterations=5, trials=1),
     }
 )
+
+
+def choose_passes(asked: Sequence[str] | None, device: str) -> tuple[str, ...]:
+    """The passes in the order they run. ``first`` is always one: it is what checks the result.
+
+    asked: None for all that ``device`` ('cuda' or 'cpu') can run.
+    """
+    possible = PASSES if device == "cuda" else CPU_PASSES
+    if asked is None:
+        return possible
+    check_passes(asked)
+    wanted = ("first", *asked)
+    for name in wanted:
+        if name not in possible:
+            where = "a GPU" if device == "cpu" else "a CPU"
+            raise UsageError(
+                f"pass {name!r} runs on {where} only", do=f"here: {','.join(possible)}"
+            )
+    return tuple(name for name in possible if name in wanted)
+
+
+def check_passes(names: Sequence[str]) -> None:
+    """Raise UsageError unless every name is that of a pass, here or on another device."""
+    known = dict.fromkeys((*PASSES, *CPU_PASSES))
+    for name in names:
+        if name not in known:
+            raise UsageError(f"unknown pass {name!r}", do=nearest(name, known))

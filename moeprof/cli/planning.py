@@ -13,9 +13,17 @@ from typing import TYPE_CHECKING, Literal
 
 from moeprof.dataset import Dataset, dataset_root, own_root
 from moeprof.definition import Definition, Workload
-from moeprof.errors import EnvironmentMissing, UsageError, nearest
-from moeprof.presets import ATOL, MAX_RELATIVE_L2, PRESETS, REQUIRED_MATCHED_RATIO, RTOL
-from moeprof.records import CPU_PASSES, PASSES, Settings
+from moeprof.errors import EnvironmentMissing, UsageError
+from moeprof.presets import (
+    ATOL,
+    MAX_RELATIVE_L2,
+    PRESETS,
+    REQUIRED_MATCHED_RATIO,
+    RTOL,
+    check_passes,
+    choose_passes,
+)
+from moeprof.records import Settings
 
 if TYPE_CHECKING:
     from moeprof.execute import Plan
@@ -69,7 +77,7 @@ def make_plan(options: RunOptions) -> Plan:
     check_exists(options.solution)
     parse_spec(options.routing)
     if options.passes is not None:
-        _known_passes(options.passes)
+        check_passes(split_passes(options.passes))
     dataset = Dataset(dataset_root(options.dataset, os.environ))
     device = choose_device(options.device)
     dataset, definition = choose_definition(options.definition, dataset, device)
@@ -147,6 +155,7 @@ def make_settings(options: RunOptions, device: str) -> Settings:
     """The preset with what the user changed of it."""
     name = options.preset or DEFAULTS[device].preset
     preset = PRESETS[name]
+    asked = None if options.passes is None else split_passes(options.passes)
     return Settings(
         preset=name,
         warmup=preset.warmup if options.warmup is None else options.warmup,
@@ -154,7 +163,7 @@ def make_settings(options: RunOptions, device: str) -> Settings:
         trials=options.trials or preset.trials,
         seed=options.seed,
         l2=options.l2,
-        passes=choose_passes(options.passes, device),
+        passes=choose_passes(asked, device),
         rtol=RTOL,
         atol=ATOL,
         required_matched_ratio=REQUIRED_MATCHED_RATIO,
@@ -162,28 +171,9 @@ def make_settings(options: RunOptions, device: str) -> Settings:
     )
 
 
-def choose_passes(asked: str | None, device: str) -> tuple[str, ...]:
-    """The passes in the order they run. ``first`` is always one: it is what checks the result."""
-    possible = PASSES if device == "cuda" else CPU_PASSES
-    if asked is None:
-        return possible
-    wanted = ("first", *_known_passes(asked))
-    for name in wanted:
-        if name not in possible:
-            where = "a GPU" if device == "cpu" else "a CPU"
-            raise UsageError(
-                f"pass {name!r} runs on {where} only", do=f"here: {','.join(possible)}"
-            )
-    return tuple(name for name in possible if name in wanted)
-
-
-def _known_passes(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    known = dict.fromkeys((*PASSES, *CPU_PASSES))
-    for name in names:
-        if name not in known:
-            raise UsageError(f"unknown pass {name!r}", do=nearest(name, known))
-    return names
+def split_passes(text: str) -> tuple[str, ...]:
+    """The names in a comma-separated list."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _check_one_selection(options: RunOptions) -> None:
