@@ -34,6 +34,7 @@ from moeprof.trust import trust
 __all__ = ["attribute", "middle", "profile"]
 
 TRIMMED_EACH_END = 0.1
+STAMPING_LIMIT = 0.02  # beyond its noise, stamps that cost more spoil the bare pass
 STAGE_CLOCK_PASSES = ("events", "stages")
 T = TypeVar("T")
 
@@ -165,10 +166,11 @@ def _span_ns(iteration: Iteration) -> int:
 def _findings(run: Run, source: Source, reconstruction: Reconstruction) -> tuple[str, ...]:
     found = [*checks.findings(run), *_source_findings(run, source, reconstruction)]
     found.extend(reconstruction.notes)
-    if reconstruction.stamping is not None and reconstruction.stamping > 0.02:
+    stamping = reconstruction.stamping
+    if stamping is not None and stamping.fraction - stamping.noise > STAMPING_LIMIT:
         found.append(
             "stamping the host clock lengthened the bare span by "
-            f"{100 * reconstruction.stamping:.1f} %"
+            f"{100 * stamping.fraction:.1f} %"
         )
     return tuple(found)
 

@@ -1,8 +1,9 @@
 """Frozen dataclasses to plain JSON values and back, strictly.
 
 One pair of functions for every record type: the dataclass is the schema, so a field is written
-down once. Reading accepts exactly what writing produces: an unknown or missing key, a wrong type,
-NaN or an infinity raises RecordError with the key path (``passes[0].samples[3].span_us``).
+down once. Reading accepts what writing produces: an unknown key, a missing one without a default
+(a field that a later version added has one), a wrong type, NaN or an infinity raises RecordError
+with the key path (``passes[0].samples[3].span_us``).
 
 Understands dataclasses, int, float, str, bool, None, Literal, unions of these with None,
 ``tuple[X, ...]``, fixed tuples, ``Mapping[str, X]`` and Any (any JSON value; lists read as tuples,
@@ -15,7 +16,7 @@ import dataclasses
 import functools
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from moeprof.errors import RecordError
@@ -85,16 +86,20 @@ def _decoder(kind: Any) -> _Decode:
 
 def _dataclass_decoder(kind: Any) -> _Decode:
     hints = get_type_hints(kind)
-    readers = {field.name: _decoder(hints[field.name]) for field in dataclasses.fields(kind)}
+    fields = dataclasses.fields(kind)
+    readers = {field.name: _decoder(hints[field.name]) for field in fields}
+    needed = {
+        field.name
+        for field in fields
+        if field.default is field.default_factory is dataclasses.MISSING
+    }
 
     def read_fields(value: Any, path: str) -> Any:
         if not isinstance(value, dict):
             raise _wrong_type(value, path, f"an object ({kind.__name__})")
-        if value.keys() != readers.keys():
-            raise _wrong_keys(value, readers, path)
-        arguments = {
-            name: reader(value[name], _join(path, name)) for name, reader in readers.items()
-        }
+        if not needed <= value.keys() <= readers.keys():
+            raise _wrong_keys(value, readers, needed, path)
+        arguments = {name: readers[name](held, _join(path, name)) for name, held in value.items()}
         try:
             return kind(**arguments)
         except RecordError as error:  # an impossible value; say where
@@ -103,11 +108,13 @@ def _dataclass_decoder(kind: Any) -> _Decode:
     return read_fields
 
 
-def _wrong_keys(value: dict[str, Any], known: Mapping[str, Any], path: str) -> RecordError:
+def _wrong_keys(
+    value: dict[str, Any], known: Mapping[str, Any], needed: Set[str], path: str
+) -> RecordError:
     unknown = [key for key in value if key not in known]
     if unknown:
         return _error(_join(path, unknown[0]), "an unknown key", "none of that name")
-    missing = next(key for key in known if key not in value)
+    missing = next(key for key in known if key in needed and key not in value)
     return _error(_join(path, missing), "missing", "a value")
 
 

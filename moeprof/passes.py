@@ -23,6 +23,7 @@ from moeprof.records import (
     TimelinePass,
 )
 from moeprof.timing import bare, blocked, ceilings, graph, stages
+from moeprof.timing.assemble import with_node_stages
 from moeprof.timing.calibration import calibrate_device, calibrate_host
 from moeprof.timing.device import CpuDevice, CudaDevice, host_loop_us, now_ns
 from moeprof.timing.ranges import Ranges
@@ -30,7 +31,8 @@ from moeprof.timing.ranges import Ranges
 CUPTI_PASSES = ("kernels", "api")
 
 # a forward longer than this may hold the GPU at its power cap; whether it does is tried out
-RESTS_ABOVE_US, POWER_TRIAL_US = 2_000.0, 300_000.0
+RESTS_ABOVE_US, POWER_TRIAL_US = 2_000.0, 150_000.0
+LONGEST_WARM_UP_NS = 30_000_000  # enough to warm up whatever takes milliseconds itself
 
 
 class Subject(Protocol):
@@ -102,8 +104,11 @@ class Passes:
         """Untimed forwards before the samples: clocks and caches reach their steady state."""
         if self.cuda is not None:
             self.cuda.rests = subject.rests
+        begin = now_ns()
         for _ in range(self.settings.warmup):
             subject.forward()
+            if now_ns() - begin > LONGEST_WARM_UP_NS:
+                break
         self.device.synchronize()
 
     def one(self, name: str, subject: Subject, trial: int) -> None:
@@ -126,6 +131,14 @@ class Passes:
         elif name == "api":
             ranges = Ranges(forward.row_names, subject.seq_len)
             subject.timelines.append(self.cupti.api(forward, self.cuda, iterations, ranges))
+            if any(p.name == "graph" and p.samples for p in subject.passes):
+                subject.timelines.append(self.graph_nodes(forward, self.cuda))
+
+    def graph_nodes(self, forward: StagedCall, device: CudaDevice) -> TimelinePass:
+        """The operations of the replayed graph, each with the stage whose capture made it."""
+        captured, nodes_after = graph.capture_stages(forward)
+        timeline = self.cupti.graph(captured.replay, device, self.settings.iterations)
+        return with_node_stages(timeline, forward.stage_names, nodes_after)
 
     def attach(self) -> None:
         """Load CUPTI, once, and read the device's own latencies."""

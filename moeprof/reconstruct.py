@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from moeprof.checks import sound
 from moeprof.host import StageScript, stage_scripts
 from moeprof.launches import LaunchModel, launch_model, median_ns, operation_models
+from moeprof.noise import median_noise
 from moeprof.profile import SpanCheck
 from moeprof.records import ApiCall, Iteration, Operation, Run, Sample, TimelinePass
 from moeprof.simulate import Device, OperationModel, simulate_stage
@@ -59,12 +60,20 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Stamping:
+    """Change of the bare span by stamping, a fraction, and half its 95 % interval."""
+
+    fraction: float
+    noise: float
+
+
+@dataclass(frozen=True, slots=True)
 class Reconstruction:
     """Predicted timelines of one run, or the reason why there are none.
 
     operations: the set all predictions share, in order of start in the ``api`` pass. queued_ns:
     the gaps that would be left if every launch were queued ahead. stamping: what the stamps change
-    in the bare span, as a fraction (None without unstamped samples).
+    in the bare span (None without unstamped samples).
     """
 
     operations: tuple[Operation, ...] = ()
@@ -72,7 +81,7 @@ class Reconstruction:
     model: LaunchModel | None = None
     queued_ns: int = 0
     check: SpanCheck | None = None
-    stamping: float | None = None
+    stamping: Stamping | None = None
     notes: tuple[str, ...] = ()
     unavailable: str | None = None
 
@@ -189,9 +198,14 @@ def _check(predictions: Sequence[Prediction]) -> SpanCheck:
     )
 
 
-def _stamping(samples: Sequence[Sample]) -> float | None:
-    plain = [s.span_us for s in samples if not s.stamps_us]
-    stamped = [s.span_us for s in samples if s.stamps_us]
-    if not plain or not stamped or not statistics.median(plain):
+def _stamping(samples: Sequence[Sample]) -> Stamping | None:
+    """Stamped against the plain iteration just before it, as the host drifts by more."""
+    pairs = [
+        stamped.span_us / plain.span_us - 1.0
+        for plain, stamped in zip(samples, samples[1:], strict=False)
+        if stamped.stamps_us and not plain.stamps_us and plain.trial == stamped.trial
+        if plain.span_us
+    ]
+    if not pairs:
         return None
-    return statistics.median(stamped) / statistics.median(plain) - 1.0
+    return Stamping(statistics.median(pairs), median_noise(pairs))

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from moeprof.identity import attribute
+from moeprof.noise import median_noise
 from moeprof.profile import IterationProfile, Reading, Trust
 from moeprof.reconstruct import Prediction, Reconstruction
 from moeprof.records import Operation, Run
@@ -82,15 +83,6 @@ def event_books(operations: Sequence[Operation], prediction: Prediction) -> Iter
     )
     rows = ("event", *(operation.stage for operation in operations), "event")
     return attribute((event, *operations, event), with_events, rows)
-
-
-def median_noise(values: Sequence[float]) -> float:
-    """Half width of the 95 % interval of a median, from the median absolute deviation."""
-    if len(values) < 2:
-        return 0.0
-    centre = statistics.median(values)
-    deviation = 1.4826 * statistics.median(abs(value - centre) for value in values)
-    return 1.96 * 1.2533 * deviation / math.sqrt(len(values))
 
 
 def _latency_ns(book: IterationProfile) -> int:

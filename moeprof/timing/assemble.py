@@ -102,3 +102,22 @@ def _notable_calls(windows: list[Window], records: Records) -> list[tuple[ApiCal
             entry = windows[position].entry
             found[position].append(ApiCall(call.name, call.begin - entry, call.end - entry))
     return [tuple(sorted(calls, key=lambda call: call.begin_ns)) for calls in found]
+
+
+def with_node_stages(
+    timeline: TimelinePass, stages: tuple[str, ...], nodes_after: tuple[int, ...]
+) -> TimelinePass:
+    """Give each operation of a replayed graph the stage whose capture made its node.
+
+    nodes_after: how many nodes the graph had after each stage. CUPTI's node id holds the graph in
+    its upper 32 bits and the node's number, in order of creation, in the lower ones.
+    """
+
+    def named(operation: Operation) -> Operation:
+        number = (operation.graph_node or 0) & 0xFFFFFFFF
+        position = bisect_right(nodes_after, number)
+        known = operation.graph_node is not None and position < len(stages)
+        return replace(operation, stage=stages[position] if known else "", graph_node=number)
+
+    sets = tuple(tuple(map(named, operations)) for operations in timeline.operation_sets)
+    return replace(timeline, operation_sets=sets)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from moeprof.forward import StagedCall
+from moeprof.forward import Hook, StagedCall
 from moeprof.records import Sample
 from moeprof.timing.device import CudaDevice, no_collection, now_ns
 
 HOLD_US = 60.0  # longer than a graph launch takes on the host; 20 to 30 us seen on an H200
 
 
-def capture(forward: StagedCall) -> tuple[Any, Any]:
+def capture(forward: StagedCall, leave: Hook | None = None) -> tuple[Any, Any]:
     """Capture one forward. Returns (graph, what the captured call returned: a replay writes it).
 
     Raises RuntimeError where the forward does something that a capture forbids.
@@ -30,8 +30,27 @@ def capture(forward: StagedCall) -> tuple[Any, Any]:
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        slots = forward()
+        slots = forward(leave=leave)
     return graph, slots
+
+
+def capture_stages(forward: StagedCall) -> tuple[Any, tuple[int, ...]]:
+    """Capture one forward. Returns (graph, number of nodes it has after each stage).
+
+    Nodes are numbered in order of creation, which is how CUPTI names those of the launched graph.
+    """
+    import torch
+    from cuda.bindings import runtime
+
+    counts: list[int] = []
+
+    def count(position: int) -> None:
+        stream = torch.cuda.current_stream().cuda_stream
+        found = runtime.cudaGraphGetNodes(runtime.cudaStreamGetCaptureInfo(stream)[3])
+        counts.append(int(found[-1]))
+
+    graph, _ = capture(forward, count)
+    return graph, tuple(counts)
 
 
 def measure(graph: Any, device: CudaDevice, iterations: int) -> tuple[Sample, ...]:
