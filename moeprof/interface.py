@@ -135,13 +135,19 @@ def _one_pass(clocks: Passes, called: Called, name: str, trial: int) -> None:
             return
     clocks.measure(name, called, trial)
     if name == "api":
-        timeline, elsewhere = charge_by_time(called.timelines[-1], called.forward.stage_names)
-        called.timelines[-1] = timeline
-        if elsewhere:
-            called.warnings.append(
-                f"api: {elsewhere} operation(s) a call were launched by other threads; each "
-                "counts for the stage that the measured thread was in at that moment"
-            )
+        _charge_other_threads(called)
+
+
+def _charge_other_threads(called: Called) -> None:
+    """Give what other threads launched a stage, and say so."""
+    position = next(i for i, timeline in enumerate(called.timelines) if timeline.name == "api")
+    timeline, elsewhere = charge_by_time(called.timelines[position], called.forward.stage_names)
+    called.timelines[position] = timeline
+    if elsewhere:
+        called.warnings.append(
+            f"api: {elsewhere} operation(s) a call were launched by other threads; each counts for "
+            "the stage that the measured thread was in at that moment"
+        )
 
 
 def _record(
