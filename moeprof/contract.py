@@ -71,7 +71,7 @@ class RowCount:
     """How many (token, expert) rows a stage really runs, read off a tensor after the forward."""
 
     tensor: str
-    kind: Literal["leading", "problem_sizes", "local_pairs"]
+    kind: Literal["leading", "problem_sizes", "slots", "local_pairs"]
 
 
 def leading_rows(tensor: str) -> RowCount:
@@ -82,6 +82,11 @@ def leading_rows(tensor: str) -> RowCount:
 def problem_rows(tensor: str) -> RowCount:
     """The sum of column 0 (m) of a grouped GEMM's problem sizes, [E, 3] int32."""
     return RowCount(tensor, "problem_sizes")
+
+
+def slots_with_row(tensor: str) -> RowCount:
+    """The slots of ``tensor``, [M] int32, that hold a row; -1 is a slot without one."""
+    return RowCount(tensor, "slots")
 
 
 def declared_local_rows() -> RowCount:
@@ -112,6 +117,7 @@ class Stage:
     function: Callable[..., Any]
     backend: str
     rows: RowCount | None = None
+    rows_if: Mapping[str, RowCount] = field(default_factory=dict)
     library: Library | None = None
     kernel_rules: tuple[KernelRule, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -120,6 +126,12 @@ class Stage:
 
     def __call__(self, *arguments: Any) -> Any:
         return self.function(*arguments)
+
+    @property
+    def rows_run(self) -> RowCount | None:
+        """``rows``, or what an option that is set puts in its place."""
+        instead = (count for option, count in self.rows_if.items() if self.options.get(option))
+        return next(instead, self.rows)
 
     def with_options(self, **options: Any) -> Stage:
         """The same stage with some of its keyword-only options set; recorded with every run."""
@@ -144,6 +156,7 @@ def stage(
     *covers: Step,
     writes: str | Sequence[str],
     rows: RowCount | None = None,
+    rows_if: Mapping[str, RowCount] | None = None,
     library: Library | None = None,
     kernel_rules: Sequence[KernelRule] = (),
     name: str | None = None,
@@ -153,8 +166,9 @@ def stage(
 
     covers: the steps it performs; none for work that the definition does not ask for (``why``
         then says what forces it). writes: tensor names in the order returned; a stage that fills
-        tensors it was given may return None. rows: see ``RowCount``. library: the kernel library
-        called, if any. name: the row it is shown under, by default the steps joined by '+'.
+        tensors it was given may return None. rows: see ``RowCount``; rows_if: what counts instead
+        where the option of that name is set. library: the kernel library called, if any. name: the
+        row it is shown under, by default the steps joined by '+'.
     """
     written = (writes,) if isinstance(writes, str) else tuple(writes)
 
@@ -174,6 +188,7 @@ def stage(
             function=function,
             backend=function.__module__.rsplit(".", 1)[-1],
             rows=rows,
+            rows_if=dict(rows_if or {}),
             library=library,
             kernel_rules=tuple(kernel_rules),
             option_names=tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY),
@@ -191,7 +206,7 @@ class Buffers:
     solution chooses; the stages are the same, so the cost of allocation is one switch.
     """
 
-    __slots__ = ("_kept", "_empty", "_full")
+    __slots__ = ("_kept", "_empty", "_full", "_once")
 
     def __init__(self, keep: bool) -> None:
         from torch import empty, full  # the contract must be importable where torch is not
@@ -199,6 +214,7 @@ class Buffers:
         self._empty = empty
         self._full = full
         self._kept: dict[tuple[Any, ...], Any] | None = {} if keep else None
+        self._once: dict[tuple[str, int], tuple[Any, Any]] = {}
 
     @property
     def keep(self) -> bool:
@@ -223,6 +239,14 @@ class Buffers:
         if tensor is None:
             tensor = self._kept[key] = self._full(shape, value, dtype=dtype, device=device)
         return tensor
+
+    def once(self, name: str, source: Any, make: Callable[[Any], Any]) -> Any:
+        """``make(source)``, made at the first call with this very object, whether or not ``keep``:
+        what code that prepares its weights when it loads them would have at hand."""
+        found = self._once.get((name, id(source)))
+        if found is None:  # the source is kept with it, so that its id stays its own
+            found = self._once[name, id(source)] = (source, make(source))
+        return found[1]
 
 
 @dataclass(frozen=True)

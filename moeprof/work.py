@@ -49,7 +49,7 @@ def executed_work(
 
     return ExecutedWork(
         rows=rows,
-        rows_declared=stage.rows is not None and stage.rows.kind == "local_pairs",
+        rows_declared=stage.rows_run is not None and stage.rows_run.kind == "local_pairs",
         bytes_read=sum(held(name) for name in stage.reads if name not in stage.writes),
         bytes_written=sum(held(name) for name in stage.writes),
         flops=_flops(stage, rows, constants),
@@ -60,13 +60,16 @@ def _rows(
     stage: Stage, tensors: Mapping[str, Any], routing: RoutingIdentity
 ) -> tuple[int | None, int | None, int]:
     """Rows executed, rows allocated in its row tensors, local experts with rows."""
-    if stage.rows is None:
+    rows = stage.rows_run
+    if rows is None:
         return None, None, routing.active_experts
-    if stage.rows.kind == "local_pairs":
+    if rows.kind == "local_pairs":
         return routing.local_pairs, None, routing.active_experts
-    tensor = tensors[stage.rows.tensor]
-    if stage.rows.kind == "leading":
+    tensor = tensors[rows.tensor]
+    if rows.kind == "leading":
         return int(tensor.shape[0]), int(tensor.shape[0]), routing.active_experts
+    if rows.kind == "slots":
+        return int((tensor >= 0).sum()), int(tensor.shape[0]), routing.active_experts
     counts = tensor[:, 0]
     written = [tensors[name] for name in stage.writes if hasattr(tensors[name], "shape")]
     allocated = int(written[0].shape[0]) if written else None

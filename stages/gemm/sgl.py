@@ -4,7 +4,7 @@ The op computes addresses from base pointers and problem sizes and never reads t
 weight arguments: it is given [E, K, N] views of the physical [E, N, K] weights, and a contiguous
 [E, K, N] tensor would be silently wrong. Per call the seeds take the views, ask for float32 scales
 (they are float32 already) and make the pointer, stride and layout scratch; so does this backend.
-Two launches: the pointer set-up and the GEMM.
+Without ``per_call_views`` the views are made once. Two launches: the pointer set-up and the GEMM.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ def gemm1(
     buffers,
     *,
     workspace_bytes=90_000,
+    per_call_views=True,
 ):
     """[M, H] x [E_l, 2I, H] -> gemm1_output [M, 2I] bfloat16, rows in expert order.
 
     workspace_bytes: scratch for per-SM tensor maps; 132 SMs need 67,584.
+    per_call_views: transpose weights and scales, and cast the latter, at every call.
     """
     return _grouped_mm(
         "gemm1",
@@ -49,6 +51,7 @@ def gemm1(
         expert_offsets,
         buffers,
         workspace_bytes,
+        per_call_views,
     )
 
 
@@ -68,8 +71,9 @@ def gemm2(
     buffers,
     *,
     workspace_bytes=90_000,
+    per_call_views=True,
 ):
-    """[M, I] x [E_l, H, I] -> gemm2_output [M, H] bfloat16. workspace_bytes: see gemm1."""
+    """[M, I] x [E_l, H, I] -> gemm2_output [M, H] bfloat16. Options: see gemm1."""
     return _grouped_mm(
         "gemm2",
         activated,
@@ -80,6 +84,7 @@ def gemm2(
         expert_offsets,
         buffers,
         workspace_bytes,
+        per_call_views,
     )
 
 
@@ -93,6 +98,7 @@ def _grouped_mm(
     expert_offsets,
     buffers,
     workspace_bytes,
+    per_call_views,
 ):
     """One grouped product. rows [M, K] e4m3, weights [E, N, K] e4m3 -> [M, N] bfloat16."""
     device = rows.device
@@ -108,13 +114,18 @@ def _grouped_mm(
         for side in "ab"
     )
     workspace = buffers.empty(f"{step}_workspace", (workspace_bytes,), torch.uint8, device)
+    if per_call_views:
+        weights_view, scale_view = _transposed(weights), _transposed_float32(weights_scale)
+    else:
+        weights_view = buffers.once("weights_view", weights, _transposed)
+        scale_view = buffers.once("scale_view", weights_scale, _transposed_float32)
     fp8_blockwise_scaled_grouped_mm(
         output,
         *pointers,
         rows,
-        weights.transpose(1, 2),
+        weights_view,
         scale,
-        weights_scale.to(torch.float32).transpose(1, 2),
+        scale_view,
         stride_ab,
         stride_ab,
         stride_c,
@@ -125,3 +136,13 @@ def _grouped_mm(
         workspace,
     )
     return output
+
+
+def _transposed(weights):
+    """The [E, K, N] view of [E, N, K]."""
+    return weights.transpose(1, 2)
+
+
+def _transposed_float32(scale):
+    """The [E, K/128, N/128] view of [E, N/128, K/128]; the cast changes nothing here."""
+    return scale.to(torch.float32).transpose(1, 2)

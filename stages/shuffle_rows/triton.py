@@ -2,7 +2,8 @@
 
 Each program reads a piece of one token's row once and writes it to the token's eight rows, so
 inputs are read once instead of eight times. Scales are read in the definition's own [H/128, T]
-layout, which saves the transposition that sgl's op needs. e4m3 moves as 32-bit words.
+layout, which saves the transposition that sgl's op needs. e4m3 moves as 32-bit words. A slot
+without a row (-1) is passed over.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from moeprof.contract import BLOCK, ROUTING, Step, leading_rows, stage
+from moeprof.contract import BLOCK, ROUTING, Step, slots_with_row, stage
 
 BYTES_PER_PROGRAM = 2048  # 128 threads x 16 bytes; 16 scale blocks
 
@@ -19,7 +20,7 @@ BYTES_PER_PROGRAM = 2048  # 128 threads x 16 bytes; 16 scale blocks
 @stage(
     Step.SHUFFLE_ROWS,
     writes=("shuffled_hidden_states", "shuffled_scale"),
-    rows=leading_rows("shuffled_hidden_states"),
+    rows=slots_with_row("output_permutation"),
 )
 def shuffle_rows(hidden_states, hidden_states_scale, output_permutation, buffers):
     """[T, H] float8_e4m3fn, [H/128, T] float32 -> [M, H] float8_e4m3fn, [M, H/128] float32."""
@@ -48,7 +49,7 @@ def shuffle_rows(hidden_states, hidden_states_scale, output_permutation, buffers
 def scatter_rows_kernel(
     source,  # [T, H] e4m3
     source_scale,  # [H/128, T] float32
-    slot_to_row,  # [T * TOP_K] int32
+    slot_to_row,  # [T * TOP_K] int32, -1: no row
     target,  # [M, H] e4m3
     target_scale,  # [M, H/128] float32
     tokens,
@@ -70,12 +71,15 @@ def scatter_rows_kernel(
     factors = tl.load(source_scale + scales.to(tl.int64) * tokens + token, mask=in_scales)
     for choice in tl.static_range(TOP_K):
         row = tl.load(slot_to_row + token * TOP_K + choice).to(tl.int64)
-        tl.store(target_words + row * row_words + words, values, mask=in_row)
-        tl.store(target_scale + row * row_scales + scales, factors, mask=in_scales)
+        # compared as vectors: the interpreter cannot spread the result of a scalar comparison
+        to_words = (tl.broadcast_to(row, (WORDS,)) >= 0) & in_row
+        to_scales = (tl.broadcast_to(row, (SCALES,)) >= 0) & in_scales
+        tl.store(target_words + row * row_words + words, values, mask=to_words)
+        tl.store(target_scale + row * row_scales + scales, factors, mask=to_scales)
 
 
 def scatter_rows_torch(hidden_states, hidden_states_scale, output_permutation):
-    """What the kernel computes, in PyTorch."""
+    """What the kernel computes, in PyTorch, where every slot has a row."""
     token = torch.arange(output_permutation.shape[0], device=hidden_states.device) // ROUTING.top_k
     row_to_token = torch.empty_like(token)
     row_to_token[output_permutation.long()] = token

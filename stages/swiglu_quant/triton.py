@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch.nn import functional
 
-from moeprof.contract import BLOCK, E4M3_MAX, Step, leading_rows, stage
+from moeprof.contract import BLOCK, E4M3_MAX, Step, leading_rows, problem_rows, stage
 
 LEAST_AMAX = 1e-10  # as sgl's quantiser: an all-zero group gets a tiny scale, not a division by 0
 
@@ -22,11 +22,21 @@ LEAST_AMAX = 1e-10  # as sgl's quantiser: an all-zero group gets a tiny scale, n
     Step.SWIGLU_QUANT,
     writes=("activated", "activated_scale"),
     rows=leading_rows("activated"),
+    rows_if={"local_only": problem_rows("problem_sizes1")},
 )
-def swiglu_quant(gemm1_output, intermediate_size, buffers, *, groups_per_program=4):
+def swiglu_quant(
+    gemm1_output,
+    intermediate_size,
+    buffers,
+    expert_offsets=None,
+    *,
+    groups_per_program=4,
+    local_only=False,
+):
     """[M, 2I] bfloat16, up then gate -> [M, I] float8_e4m3fn, [M, I/128] float32.
 
     groups_per_program: groups of 128 values that one warp handles, a power of two.
+    local_only: rows that no expert owns, from expert_offsets[-1] on, are neither read nor written.
     """
     rows, device = gemm1_output.shape[0], gemm1_output.device
     groups = intermediate_size // BLOCK
@@ -36,11 +46,14 @@ def swiglu_quant(gemm1_output, intermediate_size, buffers, *, groups_per_program
         gemm1_output,
         activated,
         scale,
+        expert_offsets if local_only else None,
+        expert_offsets.shape[0] - 1 if local_only else 0,
         groups,
         LEAST_AMAX,
         E4M3_MAX,
         GROUPS=groups_per_program,
         GROUP_SIZE=BLOCK,
+        OWNED_ROWS_ONLY=local_only,
         num_warps=1,
     )
     return activated, scale
@@ -51,17 +64,26 @@ def swiglu_quant_kernel(
     source,  # [M, 2 * groups * 128] bfloat16, up then gate
     activated,  # [M, groups * 128] e4m3
     activated_scale,  # [M, groups] float32
+    expert_offsets,  # [experts + 1] int32, read only for OWNED_ROWS_ONLY
+    experts,
     groups,
     least_amax,
     largest,
     GROUPS: tl.constexpr,
     GROUP_SIZE: tl.constexpr,
+    OWNED_ROWS_ONLY: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1) * GROUPS + tl.arange(0, GROUPS)
     column = group[:, None] * GROUP_SIZE + tl.arange(0, GROUP_SIZE)[None, :]
     width = groups * GROUP_SIZE
     inside = column < width
+    in_groups = group < groups
+    if OWNED_ROWS_ONLY:
+        # compared as vectors: the interpreter cannot spread the result of a scalar comparison
+        rows_owned = tl.load(expert_offsets + experts)
+        inside = inside & (row + 0 * column < rows_owned)
+        in_groups = in_groups & (row + 0 * group < rows_owned)
     # to float32 right after the load: the interpreter does bfloat16 arithmetic on raw bits
     up = tl.load(source + row * 2 * width + column, mask=inside, other=0.0).to(tl.float32)
     gate = tl.load(source + row * 2 * width + width + column, mask=inside, other=0.0)
@@ -72,7 +94,7 @@ def swiglu_quant_kernel(
     quantised = product * (largest / amax)[:, None]
     quantised = tl.minimum(tl.maximum(quantised, -largest), largest)
     tl.store(activated + row * width + column, quantised.to(tl.float8e4nv), mask=inside)
-    tl.store(activated_scale + row * groups + group, amax / largest, mask=group < groups)
+    tl.store(activated_scale + row * groups + group, amax / largest, mask=in_groups)
 
 
 def swiglu_quant_torch(gemm1_output):

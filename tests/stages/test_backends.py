@@ -198,7 +198,7 @@ def test_cutlass_path_refuses_an_offset_between_ranks(make_problem, buffers):
 def test_declarations():
     assert gemm_sgl.gemm1.name == "gemm1" and gemm_sgl.gemm1.backend == "sgl"
     assert gemm_sgl.gemm1.rows.tensor == "problem_sizes1"
-    assert gemm_sgl.gemm1.option_names == ("workspace_bytes",)
+    assert gemm_sgl.gemm1.option_names == ("workspace_bytes", "per_call_views")
     assert swiglu_torch.swiglu_quant.backend == "torch"
     assert swiglu_triton.swiglu_quant.library is None
     assert fused.dequantise.covers == () and fused.dequantise.why
