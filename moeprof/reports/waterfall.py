@@ -1,0 +1,113 @@
+"""The waterfall of a comparison: its bars in order, and drawn with block characters.
+
+From the span of the first side to that of the second, one line a bar, the largest contribution
+first. Bars too many to show are folded into one line, so that what is shown still adds up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+
+from moeprof.comparison import Comparison
+
+MOST_BARS = 12
+NARROWEST_PLOT = 12
+FULL, THIN, ASCII = "█", "▏", "#"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line: from one running total to the next. kind: 'total' stands on zero."""
+
+    label: str
+    begin_ns: int
+    end_ns: int
+    total: bool = False
+
+    @property
+    def delta_ns(self) -> int:
+        return self.end_ns - self.begin_ns
+
+
+def lines(comparison: Comparison, most: int = MOST_BARS) -> tuple[Line, ...]:
+    """The first span, bars, the rest as one, the second span."""
+    by_size = sorted(comparison.bars, key=lambda bar: -abs(bar.delta_ns))
+    shown = set(by_size[:most] if len(by_size) > most + 1 else by_size)
+    rest = [bar for bar in comparison.bars if bar not in shown]
+    found = [Line(comparison.before.label, 0, comparison.span_before_ns, total=True)]
+    level_ns = comparison.span_before_ns
+    for bar in comparison.bars:
+        if bar in shown:
+            label = f"{bar.part}: {bar.cause}"
+            found.append(Line(label, level_ns, level_ns + bar.delta_ns))
+            level_ns += bar.delta_ns
+    if rest:
+        folded_ns = sum(bar.delta_ns for bar in rest)
+        found.append(Line(f"{len(rest)} smaller bars", level_ns, level_ns + folded_ns))
+    found.append(Line(comparison.after.label, 0, comparison.span_after_ns, total=True))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Waterfall:
+    """A rich renderable of ``lines``: label, signed us, bar. Too narrow a terminal has no bars."""
+
+    lines: tuple[Line, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        numbers = [_number(line) for line in self.lines]
+        widths = max(map(len, numbers)), max(cell_len(line.label) for line in self.lines)
+        label_width = min(widths[1], max(16, options.max_width - widths[0] - NARROWEST_PLOT - 4))
+        plot_width = options.max_width - widths[0] - label_width - 4
+        low_ns, high_ns = _axis(self.lines)
+        block = ASCII if options.ascii_only else FULL
+        thin = ASCII if options.ascii_only else THIN
+        for line, number in zip(self.lines, numbers, strict=True):
+            text = Text(no_wrap=True, overflow="crop")
+            text.append(_cut(line.label, label_width), style="bold" if line.total else "")
+            text.append(f"  {number:>{widths[0]}}  ", style="bold" if line.total else "")
+            if plot_width >= NARROWEST_PLOT:
+                bar = _draw(line, low_ns, high_ns, plot_width, block, thin)
+                text.append(bar, style=_style(line))
+            yield text
+
+
+def _axis(shown: Sequence[Line]) -> tuple[int, int]:
+    """The running totals to show; cut off below where all of them lie far above zero."""
+    levels = [level for line in shown for level in ((line.end_ns,) if line.total else _ends(line))]
+    low_ns, high_ns = min(levels), max(levels)
+    margin_ns = (high_ns - low_ns) // 4
+    return (low_ns - margin_ns if low_ns - margin_ns > high_ns // 2 else 0), max(high_ns, 1)
+
+
+def _ends(line: Line) -> tuple[int, int]:
+    return line.begin_ns, line.end_ns
+
+
+def _draw(line: Line, low_ns: int, high_ns: int, width: int, block: str, thin: str) -> str:
+    scale = width / max(1, high_ns - low_ns)
+    first, last = sorted((line.begin_ns, line.end_ns))
+    left = round(max(0, first - low_ns) * scale)
+    cells = round(max(0, last - low_ns) * scale) - left
+    return " " * min(left, width - 1) + (block * cells if cells else thin)
+
+
+def _number(line: Line) -> str:
+    return f"{line.end_ns / 1e3:,.1f}" if line.total else f"{line.delta_ns / 1e3:+,.1f}"
+
+
+def _style(line: Line) -> str:
+    if line.total:
+        return "dim"
+    return "red" if line.delta_ns > 0 else "green"
+
+
+def _cut(label: str, width: int) -> str:
+    text = Text(label)
+    text.truncate(width, overflow="ellipsis", pad=True)
+    return text.plain
