@@ -19,14 +19,12 @@ from moeprof.contract import Buffers
 from moeprof.dataset import Dataset
 from moeprof.definition import Definition, Workload
 from moeprof.environment import describe
-from moeprof.errors import EnvironmentMissing, ResourceExhausted, WrongResult
-from moeprof.forward import Forward
+from moeprof.errors import EnvironmentMissing, ResourceExhausted
 from moeprof.inputs import fingerprints, make_activations, make_weights
-from moeprof.numerics import failed
 from moeprof.passes import CUPTI_PASSES, Passes
 from moeprof.records import Run, Settings, SolutionIdentity, StageInfo, WorkloadIdentity
 from moeprof.routing import identify, make_routing, parse_spec
-from moeprof.workbench import Case, check, first_call, given_tensors
+from moeprof.workbench import Case, Problem, try_out
 
 
 class Progress(Protocol):
@@ -57,8 +55,8 @@ def execute(plan: Plan, progress: Progress, on_run: Callable[[Run], None]) -> No
 
     Raises EnvironmentMissing, ResourceExhausted; a wrong result is a Run without timings.
     """
-    _refuse_stand_ins(plan)
-    with _out_of_memory_named():
+    refuse_stand_ins(plan.loaded, plan.device)
+    with out_of_memory_named():
         Execution(plan, progress, on_run).run()
 
 
@@ -95,42 +93,18 @@ class Execution:
     def prepare(self) -> None:
         """Make weights once and the inputs of every workload."""
         plan = self.plan
-        spec = parse_spec(plan.routing)
-        weights = make_weights(plan.definition, plan.weights, self.settings.seed, plan.device)
-        weight_prints = fingerprints(weights)
+        inputs = Inputs(plan)
         buffers = Buffers(plan.loaded.solution.keeps_buffers)
         for workload in plan.workloads:
-            routing = make_routing(
-                spec,
-                plan.definition,
-                workload,
-                self.settings.seed,
-                dataset=plan.dataset,
-                allow_no_local_work=plan.allow_no_local_work,
-            )
-            activations = make_activations(
-                plan.definition, workload, routing, plan.weights, self.settings.seed, plan.device
-            )
-            given = given_tensors(plan.definition, workload, {**activations, **weights}, buffers)
-            identity = identify(
-                routing, plan.definition, workload, plan.weights, self.settings.seed
-            )
-            forward = Forward(plan.loaded.solution, given)
-            untouched = {**weight_prints, **fingerprints(activations)}
-            self.cases.append(Case(workload, identity, given, forward, untouched))
+            problem = inputs.problem(workload, plan.routing)
+            self.cases.append(problem.case(plan.loaded.solution, buffers))
 
     def first(self) -> None:
         """The first call of every workload, then its verdict."""
         reference = load_solution("reference", self.plan.device).solution
         for case in self.cases:
             self.progress.step(f"first T={case.workload.seq_len}")
-            try:
-                first_call(case, self.passes.device)
-                check(case, reference, self.settings)
-            except WrongResult as error:
-                case.correctness = failed(str(error))
-            if not case.correctness.passed:
-                case.passes.clear()
+            try_out(case, reference, self.passes.device, self.settings)
         wrong = [case for case in self.cases if not case.correctness.passed]
         self.cases = [case for case in self.cases if case.correctness.passed]
         self.hand_out(wrong)
@@ -155,41 +129,75 @@ class Execution:
     def hand_out(self, cases: list[Case]) -> None:
         """Turn finished cases into Runs."""
         for case in cases:
-            self.on_run(self.as_run(case))
+            position = self.plan.workloads.index(case.workload)
+            self.on_run(as_run(self.plan, self.plan.loaded, case, self.passes, position))
 
-    def as_run(self, case: Case) -> Run:
-        """The record of one case."""
-        plan, solution = self.plan, self.plan.loaded.solution
-        return Run(
-            moeprof=__version__,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            solution=SolutionIdentity(
-                name=solution.name,
-                source_hash=plan.loaded.source_hash,
-                stages=case.stages or tuple(_unmeasured(stage) for stage in solution.stages),
-                keeps_buffers=solution.keeps_buffers,
-                description=solution.description,
-            ),
-            workload=WorkloadIdentity(
-                definition=plan.definition.name,
-                uuid=case.workload.uuid,
-                seq_len=case.workload.seq_len,
-                local_expert_offset=case.workload.local_expert_offset,
-                routed_scaling_factor=case.workload.routed_scaling_factor,
-                constants=dict(plan.definition.constants),
-            ),
-            routing=case.routing,
-            environment=describe(plan.device),
-            settings=self.settings,
-            correctness=case.correctness,
-            passes=tuple(case.passes),
-            timelines=tuple(case.timelines),
-            clocks=tuple(case.clocks),
-            calibration=self.passes.calibration,
-            ceilings=self.passes.ceilings,
-            warnings=tuple(case.warnings),
-            position=plan.workloads.index(case.workload),
+
+class Inputs:
+    """Makes the inputs of workloads on the device: weights once, the rest as asked for."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        seed = plan.settings.seed
+        self._weights = make_weights(plan.definition, plan.weights, seed, plan.device)
+        self._weight_prints = fingerprints(self._weights)
+
+    def problem(self, workload: Workload, routing_spec: str) -> Problem:
+        """``workload`` with tokens routed as ``routing_spec`` says; UsageError if it cannot be."""
+        plan, seed = self._plan, self._plan.settings.seed
+        routing = make_routing(
+            parse_spec(routing_spec),
+            plan.definition,
+            workload,
+            seed,
+            dataset=plan.dataset,
+            allow_no_local_work=plan.allow_no_local_work,
         )
+        activations = make_activations(
+            plan.definition, workload, routing, plan.weights, seed, plan.device
+        )
+        return Problem(
+            definition=plan.definition,
+            workload=workload,
+            routing=identify(routing, plan.definition, workload, plan.weights, seed),
+            inputs={**activations, **self._weights},
+            untouched={**self._weight_prints, **fingerprints(activations)},
+        )
+
+
+def as_run(plan: Plan, loaded: LoadedSolution, case: Case, passes: Passes, position: int) -> Run:
+    """The record of one finished case of ``loaded``. position: how many came before it."""
+    solution = loaded.solution
+    return Run(
+        moeprof=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        solution=SolutionIdentity(
+            name=solution.name,
+            source_hash=loaded.source_hash,
+            stages=case.stages or tuple(_unmeasured(stage) for stage in solution.stages),
+            keeps_buffers=solution.keeps_buffers,
+            description=solution.description,
+        ),
+        workload=WorkloadIdentity(
+            definition=plan.definition.name,
+            uuid=case.workload.uuid,
+            seq_len=case.workload.seq_len,
+            local_expert_offset=case.workload.local_expert_offset,
+            routed_scaling_factor=case.workload.routed_scaling_factor,
+            constants=dict(plan.definition.constants),
+        ),
+        routing=case.routing,
+        environment=describe(plan.device),
+        settings=plan.settings,
+        correctness=case.correctness,
+        passes=tuple(case.passes),
+        timelines=tuple(case.timelines),
+        clocks=tuple(case.clocks),
+        calibration=passes.calibration,
+        ceilings=passes.ceilings,
+        warnings=tuple(case.warnings),
+        position=position,
+    )
 
 
 def _unmeasured(stage: Any) -> StageInfo:
@@ -202,19 +210,20 @@ def _unmeasured(stage: Any) -> StageInfo:
     )
 
 
-def _refuse_stand_ins(plan: Plan) -> None:
+def refuse_stand_ins(loaded: LoadedSolution, device: str) -> None:
     """A torch twin is never timed as the real op: on a GPU the real library must load."""
-    stand_ins = plan.loaded.solution.stand_ins
-    if plan.device == "cuda" and stand_ins:
+    stand_ins = loaded.solution.stand_ins
+    if device == "cuda" and stand_ins:
         named = "; ".join(f"{library.name}: {library.stand_in}" for library in stand_ins)
         raise EnvironmentMissing(
-            f"{plan.loaded.solution.name} needs a library that does not load here ({named})",
+            f"{loaded.solution.name} needs a library that does not load here ({named})",
             do="moeprof doctor shows the install line; --device cpu checks it with torch twins",
         )
 
 
 @contextmanager
-def _out_of_memory_named() -> Iterator[None]:
+def out_of_memory_named() -> Iterator[None]:
+    """Raise ResourceExhausted where torch says that the GPU's memory is full."""
     try:
         yield
     except Exception as error:

@@ -73,11 +73,14 @@ class Reconstruction:
 
     operations: the set all predictions share, in order of start in the ``api`` pass. queued_ns:
     the gaps that would be left if every launch were queued ahead. stamping: what the stamps change
-    in the bare span (None without unstamped samples).
+    in the bare span (None without unstamped samples). scripts, models, model: what ``predict`` made
+    the predictions of.
     """
 
     operations: tuple[Operation, ...] = ()
     predictions: tuple[Prediction, ...] = ()
+    scripts: tuple[StageScript, ...] = ()
+    models: tuple[OperationModel, ...] = ()
     model: LaunchModel | None = None
     queued_ns: int = 0
     check: SpanCheck | None = None
@@ -110,10 +113,12 @@ def reconstruct(run: Run, model: LaunchModel | None = None) -> Reconstruction:
     model = model or launch_model(run.calibration, operations, complete)
     scripts = stage_scripts(operations, complete, stages, model.launch_latency_ns)
     models = operation_models(operations, complete, durations, model)
-    predictions = tuple(_predict(sample, scripts, models, model) for sample in stamped)
+    predictions = tuple(predict(sample, scripts, models, model) for sample in stamped)
     return Reconstruction(
         operations=operations,
         predictions=predictions,
+        scripts=tuple(scripts),
+        models=tuple(models),
         model=model,
         queued_ns=sum(m.queued_gap_ns for m in models) + model.event_gap_ns,
         check=_check(predictions),
@@ -159,12 +164,13 @@ def _duration(iterations: Sequence[Iteration], position: int) -> int:
     return median_ns(values, 0)
 
 
-def _predict(
+def predict(
     sample: Sample,
     scripts: Sequence[StageScript],
     models: Sequence[OperationModel],
     model: LaunchModel,
 ) -> Prediction:
+    """The timeline of one stamped sample: the GPU following the host's stamps."""
     stamps_ns = [round(stamp * 1e3) for stamp in sample.stamps_us]
     device = Device(models)
     calls: list[ApiCall] = []

@@ -59,6 +59,29 @@ class Case:
         return self.workload.seq_len
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One workload's inputs on the device, to which any number of solutions can be bound.
+
+    untouched: fingerprints of the inputs, made before any solution saw them.
+    """
+
+    definition: Definition
+    workload: Workload
+    routing: RoutingIdentity
+    inputs: Mapping[str, Any]
+    untouched: Mapping[str, torch.Tensor]
+
+    def case(self, solution: Solution, buffers: Buffers | None = None) -> Case:
+        """``solution`` on these inputs, with a destination of its own. Raises ContractError.
+
+        buffers: shared with other workloads of the same solution, by default its own.
+        """
+        own = buffers or Buffers(solution.keeps_buffers)
+        given = given_tensors(self.definition, self.workload, self.inputs, own)
+        return Case(self.workload, self.routing, given, Forward(solution, given), self.untouched)
+
+
 def given_tensors(
     definition: Definition, workload: Workload, inputs: Mapping[str, Any], buffers: Buffers
 ) -> dict[str, Any]:
@@ -88,6 +111,19 @@ def first_call(case: Case, device: CudaDevice | CpuDevice) -> None:
     wall_us = (now_ns() - entry) / 1e3
     del slots
     case.passes.append(PassResult("first", (Sample(span_us=wall_us, wall_us=wall_us),)))
+
+
+def try_out(
+    case: Case, reference: Solution, device: CudaDevice | CpuDevice, settings: Settings
+) -> None:
+    """The first call and the verdict; a wrong result leaves the case without samples."""
+    try:
+        first_call(case, device)
+        check(case, reference, settings)
+    except WrongResult as error:
+        case.correctness = failed(str(error))
+    if not case.correctness.passed:
+        case.passes.clear()
 
 
 def check(case: Case, reference: Solution, settings: Settings) -> None:
