@@ -22,6 +22,7 @@ from moeprof.reports.text import render_run, render_runs
 from moeprof.rows import clock_rows, stage_rows
 from moeprof.scopes import LISTENER
 from moeprof.timing.other_threads import charge_by_time
+from moeprof.timing.ranges import ScopeRanges
 from tests import builders
 
 QUICK = {"iterations": 4, "warmup": 1, "trials": 2}
@@ -196,8 +197,10 @@ def test_a_callable_that_takes_turns_is_refused():
         with stage("even" if calls[0] % 2 else "odd"):
             pass
 
+    # every second bare sample is stamped: without warm-ups always an odd call, like the first
+    few = {"iterations": 4, "warmup": 0, "trials": 1, "passes": ["bare"]}
     with pytest.raises(ContractError, match="turns does not go through the same stages") as caught:
-        profile(turns, device="cpu", **QUICK)
+        profile(turns, device="cpu", **few)
     assert "came stage 'odd', not stage 'even'" in str(caught.value)
     assert LISTENER.get() is None
 
@@ -210,6 +213,30 @@ def test_exceptions_of_the_callable_are_its_own():
     with pytest.raises(FloatingPointError, match="of the user"):
         profile(breaks, device="cpu", **QUICK)
     assert LISTENER.get() is None
+
+
+def test_ranges_rest_while_a_callable_is_measured():
+    pushed = []
+
+    class Noting(ScopeRanges):
+        def enter(self, name):
+            pushed.append(name)
+            super().enter(name)
+
+    def call():
+        with stage("measured"):
+            pass
+
+    noting = Noting()
+    token = LISTENER.set(noting)
+    try:
+        profile(call, device="cpu", **QUICK)
+        assert LISTENER.get() is noting
+        with stage("later"):
+            pass
+    finally:
+        LISTENER.reset(token)
+    assert pushed == ["later"]
 
 
 def test_a_profile_inside_a_profile_is_refused():
