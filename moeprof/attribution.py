@@ -19,7 +19,7 @@ from typing import TypeVar
 from moeprof import checks
 from moeprof.errors import RecordError
 from moeprof.identity import attribute
-from moeprof.profile import (
+from moeprof.profiles import (
     IterationProfile,
     Profile,
     Source,

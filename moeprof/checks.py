@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from moeprof.identity import attribute, collected
-from moeprof.profile import UNATTRIBUTED
+from moeprof.profiles import UNATTRIBUTED
 from moeprof.records import Iteration, Operation, Run, StageInfo, TimelinePass
 from moeprof.rows import rows_of
 

@@ -20,7 +20,7 @@ from enum import IntEnum
 from moeprof.checks import clock_findings
 from moeprof.errors import RecordError
 from moeprof.identity import collected
-from moeprof.profile import Profile
+from moeprof.profiles import Profile
 from moeprof.records import Run, TimelinePass
 
 CLOCK_TOLERANCE = 0.03

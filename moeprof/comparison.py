@@ -15,7 +15,7 @@ from typing import Literal
 
 from moeprof.ledger import Ceilings
 from moeprof.necessary import Work
-from moeprof.profile import Profile
+from moeprof.profiles import Profile
 from moeprof.records import Run
 
 Bound = Literal["FLOPs", "bytes", "launch"]

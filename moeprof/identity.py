@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from moeprof.profile import IterationProfile, StageTime
+from moeprof.profiles import IterationProfile, StageTime
 from moeprof.records import Iteration, Operation
 
 BUSY, OVERLAP, SUM, COUNT = "busy_ns", "overlap_ns", "kernel_sum_ns", "operations"

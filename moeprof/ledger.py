@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moeprof.necessary import ROW_STEPS, Geometry, Work, geometry, necessary_work
-from moeprof.profile import Profile
+from moeprof.profiles import Profile
 from moeprof.records import Run, StageInfo
 from moeprof.rows import Row, stage_rows
 

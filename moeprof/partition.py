@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from moeprof.contract import STEPS
-from moeprof.profile import UNATTRIBUTED, Profile
+from moeprof.profiles import UNATTRIBUTED, Profile
 from moeprof.records import Run
 from moeprof.rows import Row, stage_rows
 

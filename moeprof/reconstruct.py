@@ -32,7 +32,7 @@ from moeprof.checks import sound
 from moeprof.host import StageScript, stage_scripts
 from moeprof.launches import LaunchModel, launch_model, median_ns, operation_models
 from moeprof.noise import median_noise
-from moeprof.profile import SpanCheck
+from moeprof.profiles import SpanCheck
 from moeprof.records import ApiCall, Iteration, Operation, Run, Sample, TimelinePass
 from moeprof.simulate import Device, OperationModel, simulate_stage
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from moeprof.profile import UNATTRIBUTED
+from moeprof.profiles import UNATTRIBUTED
 from moeprof.records import Operation, StageInfo
 from moeprof.scopes import OUTSIDE
 

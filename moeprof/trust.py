@@ -22,7 +22,7 @@ from dataclasses import replace
 
 from moeprof.identity import attribute
 from moeprof.noise import median_noise
-from moeprof.profile import IterationProfile, Reading, Trust
+from moeprof.profiles import IterationProfile, Reading, Trust
 from moeprof.reconstruct import Prediction, Reconstruction
 from moeprof.records import Operation, Run
 

@@ -10,7 +10,7 @@ import pytest
 from moeprof.attribution import middle, profile
 from moeprof.checks import findings
 from moeprof.errors import RecordError
-from moeprof.profile import UNATTRIBUTED, Reading
+from moeprof.profiles import UNATTRIBUTED, Reading
 from moeprof.records import ClockSample, Iteration, PassResult, Run, Sample, TimelinePass
 from moeprof.trust import judge
 from tests.builders import eager_script, make_cpu_run, make_run, play, stage_info

@@ -17,7 +17,7 @@ from moeprof.errors import RecordError
 from moeprof.ledger import Ceilings
 from moeprof.necessary import Work
 from moeprof.partition import merge_overlapping, shared_parts
-from moeprof.profile import UNATTRIBUTED, Profile, StageProfile, Trust
+from moeprof.profiles import UNATTRIBUTED, Profile, StageProfile, Trust
 from moeprof.records import MachineCeilings, Run, StageInfo
 from moeprof.rows import Row, stage_rows
 from moeprof.split import log_mean, whole_numbers, work_share

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moeprof.identity import attribute
-from moeprof.profile import UNATTRIBUTED, IterationProfile, StageTime
+from moeprof.profiles import UNATTRIBUTED, IterationProfile, StageTime
 from moeprof.records import Iteration, Operation, StageInfo
 from moeprof.rows import rows_of, stage_rows
 

@@ -16,7 +16,7 @@ from typing import Any
 from moeprof.attribution import profile as explain_run
 from moeprof.errors import RecordError
 from moeprof.ledger import WorkRow, work_rows
-from moeprof.profile import Profile, StageProfile
+from moeprof.profiles import Profile, StageProfile
 from moeprof.records import Run
 from moeprof.reports.phrases import warnings
 from moeprof.rows import stage_rows

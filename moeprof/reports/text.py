@@ -15,7 +15,7 @@ from rich.text import Text
 from moeprof.attribution import profile as explain_run
 from moeprof.errors import RecordError
 from moeprof.ledger import WorkRow, work_rows
-from moeprof.profile import Profile, StageProfile
+from moeprof.profiles import Profile, StageProfile
 from moeprof.records import Run
 from moeprof.reports import phrases
 from moeprof.reports.table import Column, FittedTable
