@@ -125,7 +125,8 @@ def _differences(first: Run, second: Run) -> list[tuple[Grade, str, object, obje
     expect(Grade.NEVER, "local expert offset", *offsets)
     factors = work_1.routed_scaling_factor, work_2.routed_scaling_factor
     expect(Grade.NEVER, "routed scaling factor", *factors)
-    expect(Grade.NEVER, "geometry", dict(work_1.constants), dict(work_2.constants))
+    if work_1.definition == work_2.definition:
+        expect(Grade.NEVER, "geometry", dict(work_1.constants), dict(work_2.constants))
     routing_1, routing_2 = first.routing, second.routing
     expect(Grade.NEVER, "routing histogram", routing_1.histogram_hash, routing_2.histogram_hash)
     expect(Grade.NEVER, "weights recipe", routing_1.weights_recipe, routing_2.weights_recipe)
@@ -151,7 +152,9 @@ def _timer(run: Run) -> str:
 
 
 def _short(value: object) -> str:
-    text = str(value) if value not in (None, (), "") else "none"
+    if isinstance(value, tuple):
+        value = ", ".join(value)
+    text = str(value) if value not in (None, "") else "none"
     is_hash = len(text) >= 32 and all(c in "0123456789abcdef" for c in text)
     return text[:12] if is_hash else text
 

@@ -101,10 +101,24 @@ def test_efficiency_names_its_unit():
     )
 
 
+def test_an_efficiency_is_told_once():
+    """Where it outweighs the amplification its sentence comes first, and alone."""
+    found = compare(*explain_pair(named(pipeline(scale=60.0), "slow"), fused()))
+    told = [text for text in phrases.sentences(found) if "gemm1" in text]
+    assert "per row executed" in told[0] and told[0].startswith("gemm1 takes 56.")
+    assert told[1].startswith("8.07x the rows in gemm1 cost") and "per row" not in told[1]
+
+
+def test_long_parts_are_shortened():
+    assert phrases.part_label("gemm1+swiglu_quant") == "gemm1+swiglu_quant"
+    assert phrases.part_label("shuffle_rows+gemm1+swiglu_quant") == "shuffle_rows+..+swiglu_quant"
+
+
 def test_cpu_timings_never_look_like_a_gpu():
     run = make_cpu_run()
     other = replace(run, solution=replace(run.solution, name="other"))
     text = "\n".join(shown(render_comparison(compare(*explain_pair(run, other)))))
+    assert "takes 280.0 us in its stages" in text
     assert "CPU timings, not GPU performance" in text and "outer events" not in text
     table = make_table([{"a": run, "b": run}], ("a", "b"), None)
     assert "not GPU performance" in "\n".join(shown(render_overview(table, cpu=True)))

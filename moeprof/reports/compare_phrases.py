@@ -13,6 +13,7 @@ from moeprof.comparison import Bar, Cause, Comparison, Part, PartSide
 from moeprof.reports.units import duration
 
 MOST_CAUSES, MOST_OFFSETS = 6, 3
+LONGEST_PART_NAME = 24
 LEAST_SHARE, LEAST_NS = 0.03, 1_000  # of the difference; smaller bars have no sentence
 
 WORDS: Mapping[Cause, str] = {
@@ -36,6 +37,16 @@ class _View:
     payer_label: str
     other_label: str
 
+    @property
+    def name(self) -> str:
+        return part_label(self.part.name)
+
+
+def part_label(name: str) -> str:
+    """A part's name; of many steps joined by '+' the first and the last."""
+    first, *rest = name.split("+")
+    return f"{first}+..+{rest[-1]}" if rest and len(name) > LONGEST_PART_NAME else name
+
 
 def amount(nanoseconds: float) -> str:
     """A time without its sign."""
@@ -46,9 +57,12 @@ def headline(comparison: Comparison) -> str:
     """Who is slower and by how much."""
     before, after = comparison.before.label, comparison.after.label
     tokens = comparison.before.run.workload.seq_len
+    sources = comparison.before.profile.source, comparison.after.profile.source
+    clocks = any(source in ("events", "stage clock") for source in sources)
+    where = "in its stages" if clocks else "from its first operation to the end of its last"
     spans = (
-        f"At T = {tokens:,} {before} takes {amount(comparison.span_before_ns)} from its first "
-        f"operation to the end of its last, {after} {amount(comparison.span_after_ns)}"
+        f"At T = {tokens:,} {before} takes {amount(comparison.span_before_ns)} {where}, "
+        f"{after} {amount(comparison.span_after_ns)}"
     )
     if _within_noise(comparison):
         return (
@@ -160,19 +174,20 @@ def _sentence(comparison: Comparison, part: Part, bar: Bar, told: set[tuple[str,
     of_whole = f" of the {amount(comparison.delta_ns)}" if is_part else ""
     price = f"{view.payer_label} {amount(bar.delta_ns)}{of_whole}"
     body = _BODIES[bar.cause](view, price)
-    if bar.cause == Cause.AMPLIFICATION:
+    if bar.cause == Cause.AMPLIFICATION and (part.name, Cause.EFFICIENCY) not in told:
         body += _per_unit(view)
         told.add((part.name, Cause.EFFICIENCY))
+    told.add((part.name, bar.cause))
     return body if contributes else f"Against that: {body[0].lower() + body[1:]}"
 
 
 def _amplified(view: _View, price: str) -> str:
     if view.other.rows == 0 and view.payer.rows:
         return (
-            f"{view.payer.rows:,} rows in {view.part.name}, where {view.other_label} runs none, "
+            f"{view.payer.rows:,} rows in {view.name}, where {view.other_label} runs none, "
             f"cost {price}"
         )
-    return f"{_work_ratio(view)} in {view.part.name} cost {price}"
+    return f"{_work_ratio(view)} in {view.name} cost {price}"
 
 
 def _work_ratio(view: _View) -> str:
@@ -205,33 +220,33 @@ def _per_unit(view: _View) -> str:
 def _inefficient(view: _View, price: str) -> str:
     ratio = _unit_time_ratio(view)
     if ratio is None:  # neither side runs rows
-        return f"{view.part.name} without any rows costs {price}"
+        return f"{view.name} without any rows costs {price}"
     return (
-        f"{view.part.name} takes {ratio:.2f}x {view.other_label}'s time per {_unit(view)}, "
+        f"{view.name} takes {ratio:.2f}x {view.other_label}'s time per {_unit(view)}, "
         f"which costs {price}"
     )
 
 
 def _late_host(view: _View, price: str) -> str:
-    return f"Waiting for the host before {view.part.name} costs {price}"
+    return f"Waiting for the host before {view.name} costs {price}"
 
 
 def _late_start(view: _View, price: str) -> str:
     counts = f"{view.payer.operations:,.0f} operations against {view.other.operations:,.0f}"
-    return f"Launch latency in {view.part.name} ({counts}) costs {price}"
+    return f"Launch latency in {view.name} ({counts}) costs {price}"
 
 
 def _one_sided(view: _View, price: str) -> str:
     why = f" ({view.payer.why})" if view.payer.why else ""
-    return f"{view.part.name}, which {view.payer_label} alone does{why}, costs {price}"
+    return f"{view.name}, which {view.payer_label} alone does{why}, costs {price}"
 
 
 def _less_overlap(view: _View, price: str) -> str:
-    return f"Hiding less of {view.part.name} behind other work costs {price}"
+    return f"Hiding less of {view.name} behind other work costs {price}"
 
 
 def _unsplit(view: _View, price: str) -> str:
-    return f"{view.part.name}, whose executed work is not known on both sides, costs {price}"
+    return f"{view.name}, whose executed work is not known on both sides, costs {price}"
 
 
 def _outside(comparison: Comparison) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ from moeprof.reports.table import NEVER, Column, FittedTable
 from moeprof.reports.units import MISSING, us
 from moeprof.reports.waterfall import Waterfall, lines
 
-LONGEST_PART_NAME = 24
 # a column for each cause: heading, and how early it goes where the terminal is narrow
 COLUMNS: tuple[tuple[str, Cause, int], ...] = (
     ("orches-\ntration", Cause.ORCHESTRATION, 1),
@@ -49,7 +48,7 @@ def part_columns(comparison: Comparison) -> tuple[Column, ...]:
     parts = comparison.parts
     totals = dict(comparison.causes)
     columns = [
-        Column("part", tuple(part_label(part.name) for part in parts), "span", left=True),
+        Column("part", tuple(phrases.part_label(part.name) for part in parts), "span", left=True),
         Column(
             comparison.before.label,
             tuple(us(part.before.time_ns) for part in parts),
@@ -93,12 +92,6 @@ def caption(comparison: Comparison) -> str:
 def signed(nanoseconds: int | None) -> str:
     """Microseconds with a sign; a dash for nothing."""
     return MISSING if nanoseconds is None else f"{nanoseconds / 1e3:+,.1f}"
-
-
-def part_label(name: str) -> str:
-    """A part's name; of many steps joined by '+' the first and the last."""
-    first, *rest = name.split("+")
-    return f"{first}+..+{rest[-1]}" if rest and len(name) > LONGEST_PART_NAME else name
 
 
 def warning(sentence: str) -> Text:

@@ -14,6 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from moeprof.comparison import Comparison
+from moeprof.reports.compare_phrases import part_label
 
 MOST_BARS = 12
 NARROWEST_PLOT = 12
@@ -43,7 +44,7 @@ def lines(comparison: Comparison, most: int = MOST_BARS) -> tuple[Line, ...]:
     level_ns = comparison.span_before_ns
     for bar in comparison.bars:
         if bar in shown:
-            label = f"{bar.part}: {bar.cause}"
+            label = f"{part_label(bar.part)}: {bar.cause}"
             found.append(Line(label, level_ns, level_ns + bar.delta_ns))
             level_ns += bar.delta_ns
     if rest:
