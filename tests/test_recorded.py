@@ -1,0 +1,104 @@
+"""The committed H200 records: what the README and the docs claim must follow from them."""
+
+from __future__ import annotations
+
+import getpass
+import gzip
+import os
+import socket
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from moeprof import store
+from moeprof.attribution import attribute, profile
+from moeprof.checks import findings
+from moeprof.records import Run
+from moeprof.rows import rows_of, stage_rows
+
+RECORDED = Path(__file__).resolve().parents[1] / "traces" / "recorded" / "h200"
+SOLUTIONS = ("reference", "sglang_v1", "sglang_v2", "triton_v1", "triton_v2", "flashinfer_moe")
+
+
+@cache
+def runs(solution: str) -> tuple[Run, ...]:
+    files = sorted((RECORDED / solution).rglob("*.json.gz"))
+    return tuple(store.load(file) for file in files)
+
+
+def run(solution: str, tokens: int) -> Run:
+    return next(run for run in runs(solution) if run.workload.seq_len == tokens)
+
+
+@pytest.mark.parametrize("solution", SOLUTIONS)
+def test_every_workload_is_there_and_right(solution: str) -> None:
+    found = runs(solution)
+    assert len({run.workload.uuid for run in found}) == 19
+    for record in found:
+        assert record.environment.device == "NVIDIA H200"
+        assert record.correctness.passed and record.correctness.relative_l2 <= 0.04
+        assert record.correctness.matched_ratio >= 0.85
+        assert all(stage.relative_l2 <= 0.04 for stage in record.correctness.stages)
+        assert record.routing.local_pairs >= 1
+
+
+@pytest.mark.parametrize("solution", SOLUTIONS)
+def test_the_identity_closes_on_every_iteration(solution: str) -> None:
+    for record in runs(solution):
+        timeline = record.timeline("api")
+        assert timeline is not None and len(timeline.iterations) == 20
+        order = [row.name for row in stage_rows(record.solution.stages)]
+        for iteration in timeline.iterations:
+            operations = timeline.operation_sets[iteration.operation_set]
+            rows = rows_of(operations, record.solution.stages)
+            book = attribute(operations, iteration, rows, order)
+            assert book.residual_ns == 0
+            assert all(operation.stage for operation in operations), "an operation outside stages"
+
+
+@pytest.mark.parametrize("solution", SOLUTIONS)
+def test_the_reconstructed_span_meets_the_bare_one(solution: str) -> None:
+    for record in runs(solution):
+        explained = profile(record)
+        assert explained.source == "reconstructed"
+        check = explained.span_check
+        assert check is not None
+        miss = abs(check.predicted_us - check.measured_us)
+        assert miss <= max(3.0, 0.05 * check.measured_us), record.workload.seq_len
+        assert explained.trust.verdict != "differ", record.workload.seq_len
+
+
+def test_clamped_rows_are_eight_times_what_is_needed_and_flashinfers_are_not() -> None:
+    clamped = run("triton_v2", 14107)
+    executed = {stage.name: stage.rows_executed for stage in clamped.solution.stages}
+    for name in ("shuffle_rows", "gemm1", "swiglu_quant", "gemm2"):
+        assert executed[name] == 8 * 14107
+        assert executed[name] / clamped.routing.local_pairs == pytest.approx(8.07, abs=0.01)
+    opaque = run("flashinfer_moe", 14107).solution.stages[-1]
+    assert opaque.rows_declared and opaque.rows_executed == clamped.routing.local_pairs
+
+
+@pytest.mark.parametrize("solution", SOLUTIONS[1:])
+def test_graph_nodes_carry_the_stage_of_their_capture(solution: str) -> None:
+    for record in runs(solution):
+        graph, api = record.timeline("graph"), record.timeline("api")
+        assert graph is not None and api is not None
+        replayed, eager = graph.operation_sets[0], api.operation_sets[0]
+        assert [op.stage for op in replayed] == [op.stage for op in eager]
+        assert [op.name for op in replayed] == [op.name for op in eager]
+
+
+def test_only_clocks_and_hosts_are_doubted() -> None:
+    for solution in SOLUTIONS:
+        for record in runs(solution):
+            for finding in findings(record):
+                assert finding.startswith(("clocks were throttled", "stamping")), finding
+
+
+def test_nothing_of_this_machine_or_its_user_is_in_them() -> None:
+    known = [os.environ.get(name, "") for name in ("HOME", "PATH", "PWD", "VIRTUAL_ENV")]
+    forbidden = [word for word in (*known, getpass.getuser() + "@", socket.gethostname()) if word]
+    for file in RECORDED.rglob("*.json.gz"):
+        assert not store.leaks(gzip.decompress(file.read_bytes()).decode(), forbidden), file
+        assert file.stat().st_size < 2_000_000
