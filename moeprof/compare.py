@@ -35,7 +35,7 @@ from dataclasses import replace
 from moeprof.attribution import profile as explain_run
 from moeprof.ceilings import SHORTEST_KERNEL_NS, ceilings_of
 from moeprof.comparison import Bar, Bound, Cause, Comparison, Explained, Part, PartSide
-from moeprof.ledger import Ceilings, WorkRow, work_rows
+from moeprof.ledger import UNKNOWN, Ceilings, WorkRow, work_rows
 from moeprof.necessary import ROW_STEPS, Work, geometry, necessary_work
 from moeprof.noise import median_noise
 from moeprof.partition import profile_rows, shared_parts
@@ -73,13 +73,12 @@ def compare(before: Explained, after: Explained, ceilings: Ceilings | None = Non
     rows_after = profile_rows(after.run, after.profile)
     books_before = _Books(before, rows_before, ceilings)
     books_after = _Books(after, rows_after, ceilings)
-    size = geometry(before.run)
     parts: list[Part] = []
     for rows in shared_parts(rows_before, rows_after):
         part = Part(
             name=rows.name,
             steps=rows.steps,
-            necessary=necessary_work(rows.steps, size),
+            necessary=_necessary(before.run, rows.steps),
             before=books_before.side(rows.before),
             after=books_after.side(rows.after),
             bars=(),
@@ -96,6 +95,11 @@ def compare(before: Explained, after: Explained, ceilings: Ceilings | None = Non
         ceilings_label=label,
         noise_us=math.hypot(median_noise(before.bare_us), median_noise(after.bare_us)),
     )
+
+
+def _necessary(run: Run, steps: Sequence[str]) -> Work:
+    """What the definition asks for; unknown of a user's callable, which has none."""
+    return UNKNOWN if run.workload.is_callable else necessary_work(steps, geometry(run))
 
 
 def part_bars(part: Part) -> tuple[Bar, ...]:

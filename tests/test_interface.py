@@ -13,10 +13,13 @@ import pytest
 import torch
 from rich.console import Console
 
+import moeprof
 from moeprof import attribution, stage, store
+from moeprof.compare import compare, explain_pair
 from moeprof.errors import ContractError, EnvironmentMissing, UsageError
 from moeprof.interface import profile
 from moeprof.records import Iteration, Operation, Run, StageInfo, TimelinePass
+from moeprof.reports.compare_text import render_comparison
 from moeprof.reports.json import run_document
 from moeprof.reports.text import render_run, render_runs
 from moeprof.rows import clock_rows, stage_rows
@@ -90,6 +93,11 @@ def test_stage_times_add_up_to_the_call(block_run):
     assert explained.residual_ns == pytest.approx(0, abs=1e-6)
     for sample in block_run.samples("stages"):
         assert sum(sample.stage_us) <= sample.wall_us
+
+
+def test_the_package_s_profile_is_the_function():
+    """Though modules that read records were imported long before."""
+    assert moeprof.profile is profile
 
 
 def test_how_often_a_stage_is_entered_is_counted(block_run):
@@ -362,6 +370,26 @@ def test_a_gpu_record_is_shown_without_work_that_nobody_knows():
     assert gemm.startswith("gemm 2 36.0 ")
     header = " ".join(lines)
     assert "GB/s" not in header and "needed" not in header
+
+
+def test_two_variants_are_compared_part_by_part():
+    gpu = _callable_run()
+    timelines = tuple(
+        replace(timeline, iterations=tuple(_longer(one) for one in timeline.iterations))
+        for timeline in gpu.timelines
+    )
+    slower = replace(gpu, timelines=timelines, solution=replace(gpu.solution, name="slower"))
+    comparison = compare(*explain_pair(gpu, slower))
+    differences = {part.name: part.after.busy_ns - part.before.busy_ns for part in comparison.parts}
+    assert differences == {"gemm": 4 * 500, "outside": 500}
+    assert all(part.necessary.rows is part.necessary.bytes is None for part in comparison.parts)
+    lines = text(render_comparison(comparison), width=160)
+    assert "workload T = 7, callable:mine; results were not checked" in lines
+
+
+def _longer(iteration: Iteration) -> Iteration:
+    """The same operations, each half a microsecond longer."""
+    return replace(iteration, end_ns=tuple(end + 500 for end in iteration.end_ns))
 
 
 def test_operations_of_other_threads_are_charged_by_time():

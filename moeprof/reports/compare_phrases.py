@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from moeprof.comparison import Bar, Cause, Comparison, Part, PartSide
+from moeprof.records import Run
 from moeprof.reports.units import duration
 
 MOST_CAUSES, MOST_OFFSETS = 6, 3
@@ -74,6 +75,19 @@ def headline(comparison: Comparison) -> str:
     return f"{spans}: {amount(comparison.delta_ns)} between them{ratio}"
 
 
+def doubt(comparison: Comparison) -> str:
+    """What the bare passes say against the difference of the spans; '' if nothing."""
+    measured_us = comparison.measured_delta_us
+    if measured_us is None or _within_noise(comparison):
+        return ""
+    if abs(measured_us) > comparison.noise_us and measured_us * comparison.delta_ns > 0:
+        return ""
+    return (
+        f"the bare passes do not bear this difference out: {measured_us:+,.1f} us between their "
+        f"medians, noise +-{comparison.noise_us:,.1f} us"
+    )
+
+
 def largest_cause(comparison: Comparison) -> str:
     """The cause with the largest contribution, all parts taken together; '' without a bar."""
     contributions = [(cause, _signed(comparison, ns)) for cause, ns in comparison.causes]
@@ -107,17 +121,7 @@ def sentences(comparison: Comparison) -> tuple[str, ...]:
 def notes(comparison: Comparison) -> tuple[tuple[str, str], ...]:
     """What was compared and how its figures were come by, as (label, sentence)."""
     before, after = comparison.before, comparison.after
-    run, routing = before.run, before.run.routing
-    experts = len(routing.tokens_per_expert)
-    found = [
-        (
-            "workload",
-            f"T = {run.workload.seq_len:,} tokens, {run.workload.uuid[:8]} of "
-            f"{run.workload.definition}; {routing.label}: P = {routing.local_pairs:,} local pairs, "
-            f"A = {routing.active_experts} of {experts} local experts active",
-        ),
-        ("device", _device(comparison)),
-    ]
+    found = [("workload", _workload(before.run)), ("device", _device(comparison))]
     for side in (before, after):
         trust = f", orchestration readings: {side.profile.trust.verdict}"
         iterations = f"means of {side.profile.iterations} iterations"
@@ -144,6 +148,19 @@ def cautions(comparison: Comparison) -> tuple[str, ...]:
         found.extend(f"{side.label}: {finding}" for finding in side.profile.findings)
         found.extend(f"{side.label}: {warning}" for warning in side.run.warnings)
     return tuple(found)
+
+
+def _workload(run: Run) -> str:
+    """The problem and its routing, which a user's callable does not have."""
+    workload, routing = run.workload, run.routing
+    if workload.is_callable:
+        return f"T = {workload.seq_len:,}, {workload.definition}; results were not checked"
+    experts = len(routing.tokens_per_expert)
+    return (
+        f"T = {workload.seq_len:,} tokens, {workload.uuid[:8]} of "
+        f"{workload.definition}; {routing.label}: P = {routing.local_pairs:,} local pairs, "
+        f"A = {routing.active_experts} of {experts} local experts active"
+    )
 
 
 def _device(comparison: Comparison) -> str:
