@@ -335,3 +335,18 @@ def test_recorded_runs_name_work_amplification(root, capsys):
     first = next(part for part in document["parts"] if part["name"] == "gemm1")
     ratio = first["before"]["rows"] / first["after"]["rows"]
     assert f"{ratio:.2f}x the rows in gemm1 cost triton_v2" in document["sentences"][0]
+
+
+def test_recorded_tables_in_time(root):
+    """Every recorded workload of every solution, from a cold start."""
+    recorded = root / "traces" / "recorded" / "h200"
+    names = sorted({run.solution for run in store.find_runs(recorded)})
+    if len(names) < 6:
+        pytest.skip("needs the records of six solutions in traces/recorded/h200")
+    command = [sys.executable, "-c", BLOCKED, "compare", *names, "--all-workloads"]
+    begin = time.perf_counter()
+    done = subprocess.run([*command, "--format", "json"], capture_output=True, text=True)
+    seconds = time.perf_counter() - begin
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["workloads"]) == 19
+    assert seconds < 2.0

@@ -10,6 +10,7 @@ from rich.console import Console, RenderableType
 
 from moeprof.compare import compare, explain_pair
 from moeprof.comparison import Comparison
+from moeprof.records import PassResult, Sample
 from moeprof.reports import compare_phrases as phrases
 from moeprof.reports.compare_markdown import escape
 from moeprof.reports.compare_text import render_comparison
@@ -87,6 +88,30 @@ def test_host_time_before_the_first_operation_is_not_lost(large):
         "its first operation"
     )
     assert not any("Outside" in sentence for sentence in phrases.sentences(large))
+
+
+def with_bare(comparison: Comparison, before_us: float, after_us: float, wide_us: float):
+    """The comparison as if the bare passes had read these medians, spread this widely."""
+    sides = []
+    for side, middle in ((comparison.before, before_us), (comparison.after, after_us)):
+        spans = [middle - wide_us, middle, middle + wide_us]
+        passes = (PassResult("bare", tuple(Sample(span, span) for span in spans)),)
+        sides.append(replace(side, run=replace(side.run, passes=passes)))
+    first, second = sides
+    noise_us = 1.4 * wide_us
+    return replace(comparison, before=first, after=second, noise_us=noise_us)
+
+
+def test_bare_passes_that_contradict_the_spans_stand_in_the_first_lines(large):
+    assert phrases.doubt(large) == ""
+    assert phrases.doubt(with_bare(large, 11_400.0, 3_100.0, 100.0)) == ""
+    vague = with_bare(large, 11_400.0, 11_300.0, 100.0)
+    assert phrases.doubt(vague) == (
+        "the bare passes do not bear this difference out: -100.0 us between their medians, noise "
+        "+-140.0 us"
+    )
+    assert shown(render_comparison(vague))[1].startswith("! the bare passes do not bear")
+    assert phrases.doubt(with_bare(large, 3_000.0, 11_000.0, 1.0)).startswith("the bare passes")
 
 
 def test_efficiency_names_its_unit():

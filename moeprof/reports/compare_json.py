@@ -46,6 +46,7 @@ def comparison_document(
         "causes": [{"cause": str(cause), "delta_ns": ns} for cause, ns in comparison.causes],
         "parts": [_part(part) for part in comparison.parts],
         "headline": phrases.headline(comparison),
+        "doubt": phrases.doubt(comparison) or None,
         "largest_cause": phrases.largest_cause(comparison),
         "sentences": list(phrases.sentences(comparison)),
         "reasons": list(reasons),

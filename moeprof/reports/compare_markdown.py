@@ -20,6 +20,8 @@ def comparison_markdown(comparison: Comparison, reasons: Sequence[str] = ()) -> 
     found = [f"# {before.label} and {after.label} at T = {tokens:,}", ""]
     found += [f"> **{escape(reason)}**" for reason in reasons] + [""] * bool(reasons)
     found += [f"{escape(phrases.headline(comparison))}.", ""]
+    doubt = phrases.doubt(comparison)
+    found += [f"> **{escape(doubt)}**", ""] if doubt else []
     largest = phrases.largest_cause(comparison)
     found += [f"**{escape(largest)}.**", ""] if largest else []
     found += [f"- {escape(sentence)}" for sentence in phrases.sentences(comparison)]

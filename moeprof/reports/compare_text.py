@@ -31,6 +31,8 @@ def render_comparison(comparison: Comparison, reasons: Sequence[str] = ()) -> Re
     before, after = comparison.before.label, comparison.after.label
     parts: list[RenderableType] = [warning(reason) for reason in reasons]
     parts.append(Text(phrases.headline(comparison), style="bold"))
+    doubt = phrases.doubt(comparison)
+    parts += [warning(doubt)] if doubt else []
     largest = phrases.largest_cause(comparison)
     parts += [Text(largest, style="bold")] if largest else []
     parts.append(notes_grid([("  -", sentence) for sentence in phrases.sentences(comparison)]))
