@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 import time
 from dataclasses import replace
@@ -308,6 +309,17 @@ def test_scopes_work_where_a_compiler_does_not_look():
     compiled = torch.compile(lambda x: layer(x) + 1, backend="eager", fullgraph=True)
     run = profile(compiled, torch.ones(4, 4), name="compiled", device="cpu", **QUICK)
     assert [info.row for info in run.solution.stages] == ["outside", "gemm", "outside"]
+
+
+def test_the_documented_example_runs(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = (root / "docs" / "python-interface.md").read_text()
+    module, script = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(module + script, "docs/python-interface.md", "exec"), {})
+    said = capsys.readouterr().out
+    rows = re.findall(r"^ (\w+) +\d+ +[\d,.]+ +[\d.]+ %", said, re.MULTILINE)
+    assert rows == ["routing", "gemm1", "swiglu", "gemm2", "outside"]
+    assert len(store.find_runs(tmp_path / "traces" / "runs", solution="moe_layer")) == 1
 
 
 def test_a_profile_leaves_other_threads_alone():
