@@ -95,7 +95,7 @@ def test_a_synchronising_callable_is_measured_without_a_graph():
     x = torch.ones(64, device="cuda")
 
     def waits():
-        with moeprof.stage("sum"):
+        with moeprof.stage("total"):
             return float(x.sum())
 
     run = profile(waits, iterations=5, trials=1, device="cuda")

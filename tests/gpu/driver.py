@@ -1,0 +1,69 @@
+"""Runs one forward outside moeprof's own clocks, in a process of its own, for other tools to time.
+
+python tests/gpu/driver.py flashinfer SOLUTION TOKENS eager|graph   prints median span, us
+nsys profile -c cudaProfilerApi ... python tests/gpu/driver.py nsys SOLUTION TOKENS
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+
+import torch
+
+from moeprof.catalog import load_solution
+from moeprof.dataset import Dataset, own_root
+from moeprof.execute import Inputs, Plan
+from moeprof.forward import Forward
+from moeprof.records import PASSES, Settings
+from moeprof.timing.device import CudaDevice
+from moeprof.timing.graph import capture
+from moeprof.timing.ranges import Ranges
+
+WARM_UP, ITERATIONS = 5, 20
+
+
+def bound_forward(solution: str, tokens: int) -> Forward:
+    """The forward that ``moeprof run --solution SOLUTION --num-tokens TOKENS`` measures."""
+    loaded = load_solution(solution, "cuda")
+    dataset = Dataset(own_root())
+    definition = dataset.definition("dsv3")
+    workload = dataset.workload_of_size(definition, tokens)
+    settings = Settings("default", WARM_UP, ITERATIONS, 1, 0, "flush", PASSES, 0.2, 0.1, 0.85, 0.04)
+    plan = Plan(loaded, definition, (workload,), dataset, settings, "auto", "quantised", "cuda")
+    forward = Inputs(plan).problem(workload, "auto").case(loaded.solution).forward
+    for _ in range(WARM_UP):
+        forward()
+    torch.cuda.synchronize()
+    return forward
+
+
+def flashinfer_span_us(forward: Forward, graph: bool) -> float:
+    """What FlashInfer's CUPTI timer says of the same callable, cold L2."""
+    from flashinfer.testing import bench_gpu_time_with_cupti
+
+    call = capture(forward)[0].replay if graph else forward
+    times = bench_gpu_time_with_cupti(call, dry_run_iters=WARM_UP, repeat_iters=ITERATIONS)
+    return statistics.median(times) * 1e3
+
+
+def under_nsys(forward: Forward, tokens: int) -> None:
+    """Ranges and forwards between the profiler's start and stop."""
+    device = CudaDevice("flush")
+    ranges = Ranges(forward.stage_names, tokens)
+    torch.cuda.cudart().cudaProfilerStart()
+    for _ in range(ITERATIONS):
+        device.prepare()
+        with ranges.iteration():
+            forward(ranges.enter, ranges.leave)
+            device.synchronize()
+    torch.cuda.cudart().cudaProfilerStop()
+
+
+if __name__ == "__main__":
+    mode, name, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    bound = bound_forward(name, size)
+    if mode == "nsys":
+        under_nsys(bound, size)
+    else:
+        print(flashinfer_span_us(bound, graph=sys.argv[4] == "graph"))
