@@ -56,6 +56,15 @@ class Block(torch.nn.Module):
         return x
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small operations on shared cores: threads of torch would wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def block_run() -> Run:
     torch.manual_seed(0)
