@@ -20,7 +20,7 @@ host_late, an upper bound of the host's share.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from moeprof.profiles import IterationProfile, StageTime
 from moeprof.records import Iteration, Operation
@@ -47,26 +47,43 @@ def attribute(
     where they have no operation; further ones follow in order of first start.
     """
     tallies: dict[str, Counter[str]] = {name: Counter() for name in rows}
-    sweep = _sweep_order(iteration)
-    first_ns = covered_ns = iteration.start_ns[sweep[0]] if sweep else 0
-    last_streams: frozenset[int] = frozenset()
-    for position in sweep:
+    first_ns = covered_ns = 0
+    for number, (position, idle_ns, parts) in enumerate(sweep(operations, iteration)):
         tally = tallies.setdefault(row_of[position], Counter())
+        tally.update(parts)
         start_ns = iteration.start_ns[position]
         end_ns = max(iteration.end_ns[position], start_ns)
-        stream = operations[position].stream
-        if start_ns > covered_ns:
-            held = bool(last_streams) and stream not in last_streams
-            tally.update(_split(iteration, position, covered_ns, held))
-        owned_ns = max(0, end_ns - max(start_ns, covered_ns))
+        first_ns = start_ns if number == 0 else first_ns
+        owned_ns = max(0, end_ns - max(start_ns, idle_ns))
         tally[BUSY] += owned_ns
         tally[OVERLAP] += end_ns - start_ns - owned_ns
         tally[SUM] += end_ns - start_ns
         tally[COUNT] += 1
+        covered_ns = max(idle_ns, end_ns)
+    return _close(iteration, first_ns, covered_ns, tallies)
+
+
+def sweep(
+    operations: Sequence[Operation], iteration: Iteration
+) -> Iterator[tuple[int, int, dict[str, int]]]:
+    """Each operation in order of start: its position, the end of everything before it, its gap.
+
+    The gap begins at that end; its parts follow each other in the order of the dict, which is
+    empty where there is none.
+    """
+    order = _sweep_order(iteration)
+    covered_ns = iteration.start_ns[order[0]] if order else 0
+    last_streams: frozenset[int] = frozenset()
+    for position in order:
+        start_ns = iteration.start_ns[position]
+        stream = operations[position].stream
+        held = bool(last_streams) and stream not in last_streams
+        gap = start_ns > covered_ns
+        yield position, covered_ns, _split(iteration, position, covered_ns, held) if gap else {}
+        end_ns = max(iteration.end_ns[position], start_ns)
         if end_ns >= covered_ns:
             same = last_streams if end_ns == covered_ns else frozenset()
             last_streams, covered_ns = same | {stream}, end_ns
-    return _close(iteration, first_ns, covered_ns, tallies)
 
 
 def _sweep_order(iteration: Iteration) -> list[int]:
