@@ -24,9 +24,14 @@ from moeprof.rows import stage_rows
 DOCUMENT = "moeprof.run/1"
 
 
-def run_document(run: Run) -> dict[str, Any]:
-    """The document of one run: identity, verdict, profile, ledger, passes, clocks, warnings."""
-    profile, missing = _explained(run)
+def run_document(run: Run, profile: Profile | None = None) -> dict[str, Any]:
+    """The document of one run: identity, verdict, profile, ledger, passes, clocks, warnings.
+
+    profile: the run's, where it is known already.
+    """
+    missing: list[str] = []
+    if profile is None:
+        profile, missing = _explained(run)
     document = {
         "schema": DOCUMENT,
         "moeprof": run.moeprof,
