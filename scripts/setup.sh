@@ -36,7 +36,8 @@ install_cpu_torch() {
 
 install_on_gpu_torch() {
   # the machine's torch, triton and kernel libraries are used as they are
-  for module in click:click rich:rich numpy:numpy nvtx:nvtx pynvml:nvidia-ml-py safetensors:safetensors
+  for module in click:click rich:rich numpy:numpy nvtx:nvtx pynvml:nvidia-ml-py safetensors:safetensors \
+    plotly:plotly
   do
     imports "${module%%:*}" || pip "${module##*:}" || die "${module##*:} could not be installed"
   done
@@ -53,13 +54,26 @@ install_dev() {
   pip --no-deps flashinfer-bench==0.1.2 || die "flashinfer-bench could not be installed"
 }
 
+install_browser() {
+  # the tests look at the report in it; without one they say so and are skipped
+  for browser in chromium chromium-browser google-chrome google-chrome-stable; do
+    command -v "$browser" >/dev/null && return
+  done
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "installing chromium for the tests of the report (once)"
+    { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; } \
+      >/dev/null 2>&1 && return
+  fi
+  say "no Chromium could be installed: the page of the report will not be tested"
+}
+
 check_python
 if has_gpu && sees_cuda "$python"; then
   [ -x .venv/bin/python ] || "$python" -m venv --system-site-packages .venv
   say "using $python's own torch with CUDA"
   install_on_gpu_torch
   if [ "$purpose" = dev ]; then
-    for tool in pytest hypothesis xdist:pytest-xdist ruff mypy; do
+    for tool in pytest hypothesis xdist:pytest-xdist ruff mypy websockets; do
       imports "${tool%%:*}" || pip "${tool##*:}" || die "${tool##*:} could not be installed"
     done
   fi
@@ -78,3 +92,4 @@ else
     if has_gpu; then install_dev; else install_dev -c constraints.txt; fi
   fi
 fi
+[ "$purpose" = run ] || install_browser
