@@ -16,6 +16,7 @@ from moeprof.dataset import Dataset, own_root
 from moeprof.execute import Inputs, Plan
 from moeprof.forward import Forward
 from moeprof.records import PASSES, Settings
+from moeprof.timing.cupti import session
 from moeprof.timing.device import CudaDevice
 from moeprof.timing.graph import capture
 from moeprof.timing.ranges import Ranges
@@ -38,13 +39,23 @@ def bound_forward(solution: str, tokens: int) -> Forward:
     return forward
 
 
-def flashinfer_span_us(forward: Forward, graph: bool) -> float:
-    """What FlashInfer's CUPTI timer says of the same callable, cold L2."""
+def spans_us(forward: Forward, graph: bool) -> tuple[float, float]:
+    """Median span of one callable in one process, by moeprof and by FlashInfer; cold L2, rested.
+
+    One process, because kernel times differ by up to 3 % between processes; rested, because a
+    GPU that meets its power cap has no one speed.
+    """
     from flashinfer.testing import bench_gpu_time_with_cupti
 
+    device = CudaDevice("flush")
+    device.rests = True
     call = capture(forward)[0].replay if graph else forward
-    times = bench_gpu_time_with_cupti(call, dry_run_iters=WARM_UP, repeat_iters=ITERATIONS)
-    return statistics.median(times) * 1e3
+    timeline = session().graph(call, device, ITERATIONS)
+    ours = [(max(i.end_ns) - min(i.start_ns)) / 1e3 for i in timeline.iterations]
+    theirs = bench_gpu_time_with_cupti(
+        call, dry_run_iters=WARM_UP, repeat_iters=ITERATIONS, sleep_after_run=True
+    )
+    return statistics.median(ours), statistics.median(theirs) * 1e3
 
 
 def under_nsys(forward: Forward, tokens: int) -> None:
@@ -66,4 +77,4 @@ if __name__ == "__main__":
     if mode == "nsys":
         under_nsys(bound, size)
     else:
-        print(flashinfer_span_us(bound, graph=sys.argv[4] == "graph"))
+        print(*spans_us(bound, graph=sys.argv[4] == "graph"))

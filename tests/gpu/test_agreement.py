@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from moeprof import store
-from moeprof.records import Run, TimelinePass
+from moeprof.records import Run
 
 pytestmark = pytest.mark.gpu
 DRIVER = Path(__file__).with_name("driver.py")
@@ -46,11 +46,6 @@ def recorded(tmp_path: Path, solution: str, tokens: int) -> Run:
     return store.load(file)
 
 
-def span_us(timeline: TimelinePass | None) -> float:
-    assert timeline is not None
-    return statistics.median(max(i.end_ns) - min(i.start_ns) for i in timeline.iterations) / 1e3
-
-
 @pytest.mark.parametrize(
     ("solution", "tokens", "mode"),
     [
@@ -61,14 +56,11 @@ def span_us(timeline: TimelinePass | None) -> float:
         ("flashinfer_moe", 901, "graph"),
     ],
 )
-def test_span_agrees_with_flashinfers_timer(
-    tmp_path: Path, solution: str, tokens: int, mode: str
-) -> None:
+def test_span_agrees_with_flashinfers_timer(solution: str, tokens: int, mode: str) -> None:
     """Where CUPTI does not slow the launches: replayed graphs, and a GPU that is never idle."""
     pytest.importorskip("flashinfer.testing")
-    theirs = float(output(sys.executable, str(DRIVER), "flashinfer", solution, str(tokens), mode))
-    run = recorded(tmp_path, solution, tokens)
-    ours = span_us(run.timeline("graph" if mode == "graph" else "kernels"))
+    printed = output(sys.executable, str(DRIVER), "flashinfer", solution, str(tokens), mode)
+    ours, theirs = map(float, printed.split()[-2:])
     print(f"\n{solution} T={tokens} {mode}: FlashInfer {theirs:.1f} us, moeprof {ours:.1f} us")
     assert abs(ours - theirs) <= max(1.0, 0.01 * theirs)
 

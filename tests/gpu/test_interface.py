@@ -101,8 +101,8 @@ def test_a_synchronising_callable_is_measured_without_a_graph():
     run = profile(waits, iterations=5, trials=1, device="cuda")
     unavailable = {p.name: p.unavailable for p in run.passes if p.unavailable}
     assert set(unavailable) == {"blocked", "graph"}
-    assert "stage sum waits for the GPU" in unavailable["blocked"]
-    assert explain(run).stage("sum").busy_ns > 0
+    assert "stage total waits for the GPU" in unavailable["blocked"]
+    assert explain(run).stage("total").busy_ns > 0
 
 
 def test_what_a_call_writes_into_its_callers_tensor_is_left_there():
