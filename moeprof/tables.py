@@ -60,11 +60,12 @@ class WorkloadRow:
         return tuple(_FIELDS[metric](latency) for latency in self.latencies)
 
     def winner(self, metric: Metric) -> int | None:
-        """Which solution has the best figure; None if one lacks it or the best is shared."""
-        values = [value for value in self.values(metric) if value is not None]
-        if len(values) < len(self.latencies):
+        """Which solution has the best figure; None if fewer than two have one, or share it."""
+        values = self.values(metric)
+        known = [value for value in values if value is not None]
+        if len(known) < 2:
             return None
-        best = max(values) if metric == "speedup" else min(values)
+        best = max(known) if metric == "speedup" else min(known)
         return values.index(best) if values.count(best) == 1 else None
 
 

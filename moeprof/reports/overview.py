@@ -53,7 +53,11 @@ def figure(value: float | None, metric: Metric) -> str:
 def _workloads(table: Table, metric: Metric, title: str) -> Grid:
     pair = len(table.solutions) == 2
     ratio = (_ratio_heading(table),) if pair else ()
-    shows_reference = metric == "latency" and any(r.reference_us for r in table.rows)
+    shows_reference = (
+        metric == "latency"
+        and table.reference not in table.solutions
+        and any(row.reference_us for row in table.rows)
+    )
     reference = (table.reference or "",) if shows_reference else ()
     rows = []
     for row in table.rows:
