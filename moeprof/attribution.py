@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from moeprof import checks
 from moeprof.errors import RecordError
-from moeprof.identity import attribute
+from moeprof.identity import attribute, attribute_all
 from moeprof.profiles import (
     IterationProfile,
     Profile,
@@ -75,10 +75,15 @@ def _books(
     run: Run, timelines: Sequence[tuple[tuple[Operation, ...], Iteration]]
 ) -> list[IterationProfile]:
     order = [row.name for row in stage_rows(run.solution.stages)]
-    rows = {operations: rows_of(operations, run.solution.stages) for operations, _ in timelines}
+    same: dict[tuple[Operation, ...], list[Iteration]] = {}
+    for operations, iteration in timelines:
+        same.setdefault(operations, []).append(iteration)
     return [
-        attribute(operations, iteration, rows[operations], order)
-        for operations, iteration in timelines
+        book
+        for operations, iterations in same.items()
+        for book in attribute_all(
+            operations, iterations, rows_of(operations, run.solution.stages), order
+        )
     ]
 
 
@@ -169,8 +174,7 @@ def _findings(run: Run, source: Source, reconstruction: Reconstruction) -> tuple
     stamping = reconstruction.stamping
     if stamping is not None and stamping.fraction - stamping.noise > STAMPING_LIMIT:
         found.append(
-            "stamping the host clock lengthened the bare span by "
-            f"{100 * stamping.fraction:.1f} %"
+            f"stamping the host clock lengthened the bare span by {100 * stamping.fraction:.1f} %"
         )
     return tuple(found)
 

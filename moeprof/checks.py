@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from moeprof.identity import attribute, collected
+from moeprof.identity import attribute_all, collected
 from moeprof.profiles import UNATTRIBUTED
 from moeprof.records import Iteration, Operation, Run, StageInfo, TimelinePass
 from moeprof.rows import rows_of
@@ -135,12 +135,11 @@ def _outside(timeline: TimelinePass) -> str:
 
 
 def _residual(timeline: TimelinePass, stages: Sequence[StageInfo]) -> str:
-    rows = [rows_of(operations, stages) for operations in timeline.operation_sets]
     worst = 0
-    for iteration in timeline.iterations:
-        which = iteration.operation_set
-        books = attribute(timeline.operation_sets[which], iteration, rows[which])
-        worst = max(worst, abs(books.residual_ns))
+    for which, operations in enumerate(timeline.operation_sets):
+        same = [i for i in timeline.iterations if i.operation_set == which]
+        books = attribute_all(operations, same, rows_of(operations, stages))
+        worst = max([worst, *(abs(book.residual_ns) for book in books)])
     return f"{timeline.name}: the time identity leaves {worst} ns over" if worst else ""
 
 

@@ -15,19 +15,58 @@ Each part is clipped to the gap, so the identity closes for any input whatever: 
 starts, one call that launches many operations (a graph), calls recorded after the start. Whether
 such input is believable is ``checks``' question. Without API records the whole gap is counted as
 host_late, an upper bound of the host's share.
+
+Iterations that launched the same operations are swept together, as arrays of integers (30 to 120
+iterations of up to 400 operations in each record: one at a time they cost a report seconds).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from moeprof.profiles import IterationProfile, StageTime
 from moeprof.records import Iteration, Operation
 
-BUSY, OVERLAP, SUM, COUNT = "busy_ns", "overlap_ns", "kernel_sum_ns", "operations"
-HOST_LATE, API = "host_late_ns", "api_ns"
-LATENCY, DEPENDENCY = "launch_latency_ns", "dependency_ns"
+Times = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+# the fields of StageTime after its name, in their order
+FIELDS = (
+    "busy_ns",
+    "overlap_ns",
+    "kernel_sum_ns",
+    "host_late_ns",
+    "api_ns",
+    "launch_latency_ns",
+    "dependency_ns",
+    "operations",
+)
+NEVER = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sweep:
+    """Iterations [I] of operations [N] in order of start: element [i, n] is the n-th of the sweep.
+
+    position: of the operation in the record; counted: whether CUPTI timed it; what is not counted
+    comes last and means nothing. The gap before it is [idle_ns, start_ns), empty where the GPU was
+    busy; host_late ends at call_ns and api at returned_ns. held: the rest is dependency.
+    """
+
+    position: NDArray[np.intp]
+    counted: Flags
+    start_ns: Times
+    end_ns: Times
+    idle_ns: Times
+    call_ns: Times
+    returned_ns: Times
+    owned_ns: Times
+    held: Flags
 
 
 def collected(iteration: Iteration, position: int) -> bool:
@@ -41,79 +80,139 @@ def attribute(
     row_of: Sequence[str],
     rows: Sequence[str] = (),
 ) -> IterationProfile:
-    """Charge every nanosecond of one iteration's span to a row.
+    """Charge every nanosecond of one iteration's span to a row: see ``attribute_all``."""
+    return attribute_all(operations, [iteration], row_of, rows)[0]
+
+
+def attribute_all(
+    operations: Sequence[Operation],
+    iterations: Sequence[Iteration],
+    row_of: Sequence[str],
+    rows: Sequence[str] = (),
+) -> list[IterationProfile]:
+    """Charge every nanosecond of the span of each iteration to a row.
 
     row_of: the row of each operation (``rows.rows_of``). rows: rows to show in this order even
     where they have no operation; further ones follow in order of first start.
     """
-    tallies: dict[str, Counter[str]] = {name: Counter() for name in rows}
-    first_ns = covered_ns = 0
-    for number, (position, idle_ns, parts) in enumerate(sweep(operations, iteration)):
-        tally = tallies.setdefault(row_of[position], Counter())
-        tally.update(parts)
-        start_ns = iteration.start_ns[position]
-        end_ns = max(iteration.end_ns[position], start_ns)
-        first_ns = start_ns if number == 0 else first_ns
-        owned_ns = max(0, end_ns - max(start_ns, idle_ns))
-        tally[BUSY] += owned_ns
-        tally[OVERLAP] += end_ns - start_ns - owned_ns
-        tally[SUM] += end_ns - start_ns
-        tally[COUNT] += 1
-        covered_ns = max(idle_ns, end_ns)
-    return _close(iteration, first_ns, covered_ns, tallies)
+    swept = sweep(operations, iterations)
+    names = list(dict.fromkeys((*rows, *row_of)))
+    number = {name: position for position, name in enumerate(names)}
+    row_index = np.array([number[name] for name in row_of], dtype=np.intp)[swept.position]
+    tallies = _tallies(swept, row_index, len(names))
+    shown = range(len(dict.fromkeys(rows)))
+    found: list[IterationProfile] = []
+    for i, iteration in enumerate(iterations):
+        extra: Sequence[int] = ()
+        if len(names) > len(shown):
+            extra = _first_seen(row_index[i][swept.counted[i]], len(shown))
+        stages = tuple(StageTime(names[row], *tallies[i][row]) for row in (*shown, *extra))
+        found.append(_close(iteration, swept, i, stages))
+    return found
 
 
-def sweep(
-    operations: Sequence[Operation], iteration: Iteration
-) -> Iterator[tuple[int, int, dict[str, int]]]:
-    """Each operation in order of start: its position, the end of everything before it, its gap.
+def sweep(operations: Sequence[Operation], iterations: Sequence[Iteration]) -> Sweep:
+    """Sweep iterations of the same operations; the arithmetic of the identity is here alone."""
+    shape = (len(iterations), len(operations))
 
-    The gap begins at that end; its parts follow each other in the order of the dict, which is
-    empty where there is none.
-    """
-    order = _sweep_order(iteration)
-    covered_ns = iteration.start_ns[order[0]] if order else 0
-    last_streams: frozenset[int] = frozenset()
-    for position in order:
-        start_ns = iteration.start_ns[position]
-        stream = operations[position].stream
-        held = bool(last_streams) and stream not in last_streams
-        gap = start_ns > covered_ns
-        yield position, covered_ns, _split(iteration, position, covered_ns, held) if gap else {}
-        end_ns = max(iteration.end_ns[position], start_ns)
-        if end_ns >= covered_ns:
-            same = last_streams if end_ns == covered_ns else frozenset()
-            last_streams, covered_ns = same | {stream}, end_ns
+    def column(values: Sequence[Sequence[int]]) -> Times:
+        return np.array(values, dtype=np.int64).reshape(shape)
+
+    unknown = (-1,) * len(operations)
+    start_ns = column([i.start_ns for i in iterations])
+    end_ns = column([i.end_ns for i in iterations])
+    begin_ns = column([i.launch_begin_ns or unknown for i in iterations])
+    return_ns = column([i.launch_end_ns or unknown for i in iterations])
+    counted = end_ns > 0
+    last = np.iinfo(np.int64).max
+    position = np.argsort(np.where(counted, start_ns, last), axis=1, kind="stable")
+
+    def ordered(values: NDArray[Any]) -> NDArray[Any]:
+        return np.take_along_axis(values, position, axis=1)
+
+    counted, start_ns = ordered(counted), ordered(start_ns)
+    end_ns = np.maximum(ordered(end_ns), start_ns)
+    begin_ns, return_ns = ordered(begin_ns), ordered(return_ns)
+    covered_ns = _before(np.where(counted, end_ns, NEVER), start_ns[:, :1])
+    idle_ns = np.minimum(covered_ns, start_ns)
+    known = begin_ns != -1
+    call_ns = np.where(known, np.clip(begin_ns, idle_ns, start_ns), start_ns)
+    returned_ns = np.where(known, np.clip(return_ns, call_ns, start_ns), start_ns)
+    streams = np.array([o.stream for o in operations], dtype=np.int64)[position]
+    others_only = _others_only(streams, np.where(counted, end_ns, NEVER), covered_ns)
+    return Sweep(
+        position=position,
+        counted=counted,
+        start_ns=start_ns,
+        end_ns=end_ns,
+        idle_ns=idle_ns,
+        call_ns=call_ns,
+        returned_ns=returned_ns,
+        owned_ns=np.maximum(0, end_ns - np.maximum(start_ns, covered_ns)),
+        held=others_only & known & (return_ns <= idle_ns),
+    )
 
 
-def _sweep_order(iteration: Iteration) -> list[int]:
-    positions = (p for p in range(len(iteration.start_ns)) if collected(iteration, p))
-    return sorted(positions, key=lambda p: (iteration.start_ns[p], p))
+def _before(ends_ns: Times, first_ns: Times) -> Times:
+    """For each operation the latest end of those before it in the sweep; first_ns for the first."""
+    through = np.maximum.accumulate(ends_ns, axis=1)
+    return np.concatenate((first_ns, through[:, :-1]), axis=1)
 
 
-def _split(iteration: Iteration, position: int, idle_ns: int, held: bool) -> dict[str, int]:
-    """The gap [idle_ns, start) by cause. held: only other streams' operations ended at idle_ns."""
-    start_ns = iteration.start_ns[position]
-    if not iteration.launch_begin_ns or iteration.launch_begin_ns[position] == -1:
-        return {HOST_LATE: start_ns - idle_ns}
-    begin_ns = min(max(iteration.launch_begin_ns[position], idle_ns), start_ns)
-    end_ns = min(max(iteration.launch_end_ns[position], begin_ns), start_ns)
-    waited_for_stream = held and iteration.launch_end_ns[position] <= idle_ns
-    return {
-        HOST_LATE: begin_ns - idle_ns,
-        API: end_ns - begin_ns,
-        DEPENDENCY if waited_for_stream else LATENCY: start_ns - end_ns,
-    }
+def _others_only(streams: Times, ends_ns: Times, covered_ns: Times) -> Flags:
+    """Whether all operations that ended last before each operation ran on other streams."""
+    distinct = np.unique(streams)
+    found = np.zeros(streams.shape, dtype=np.bool_)
+    if len(distinct) < 2:
+        return found
+    never = np.full((len(streams), 1), NEVER)
+    for stream in distinct:
+        mine = streams == stream
+        own_ns = _before(np.where(mine, ends_ns, NEVER), never)
+        found |= mine & (own_ns < covered_ns)
+    found[:, 0] = False  # nothing ran before it
+    return found
+
+
+def _tallies(swept: Sweep, row_index: NDArray[np.intp], rows: int) -> list[list[list[int]]]:
+    """[I][row][FIELDS], summed over the operations that were counted."""
+    latency_ns = swept.start_ns - swept.returned_ns
+    amounts = (
+        swept.owned_ns,
+        swept.end_ns - swept.start_ns - swept.owned_ns,
+        swept.end_ns - swept.start_ns,
+        swept.call_ns - swept.idle_ns,
+        swept.returned_ns - swept.call_ns,
+        np.where(swept.held, 0, latency_ns),
+        np.where(swept.held, latency_ns, 0),
+        np.ones_like(swept.start_ns),
+    )
+    iterations = len(row_index)
+    cell = row_index + rows * np.arange(iterations)[:, None]
+    found = np.zeros((iterations * rows, len(FIELDS)), dtype=np.int64)
+    for field, amount in enumerate(amounts):
+        np.add.at(found[:, field], cell[swept.counted], amount[swept.counted])
+    tallies: list[list[list[int]]] = found.reshape(iterations, rows, len(FIELDS)).tolist()
+    return tallies
+
+
+def _first_seen(row_index: NDArray[np.intp], least: int) -> list[int]:
+    """Rows from ``least`` on that have an operation, in order of its start."""
+    return [row for row in dict.fromkeys(row_index.tolist()) if row >= least]
 
 
 def _close(
-    iteration: Iteration, first_ns: int, last_ns: int, tallies: dict[str, Counter[str]]
+    iteration: Iteration, swept: Sweep, i: int, stages: tuple[StageTime, ...]
 ) -> IterationProfile:
+    counted = swept.counted[i]
+    any_counted = bool(counted.any())
+    first_ns = int(swept.start_ns[i, 0]) if any_counted else 0
+    last_ns = int(swept.end_ns[i][counted].max()) if any_counted else 0
     wall_ns = iteration.exit_ns if iteration.exit_ns >= 0 else None
     return IterationProfile(
         wall_ns=wall_ns,
         prologue_ns=first_ns,
         span_ns=last_ns - first_ns,
         epilogue_ns=None if wall_ns is None else wall_ns - last_ns,
-        stages=tuple(StageTime(name, **tally) for name, tally in tallies.items()),
+        stages=stages,
     )

@@ -23,11 +23,13 @@ from moeprof.records import Iteration, Operation, Run
 from moeprof.rows import rows_of
 
 LaneKind = Literal["stages", "calls", "gpu", "idle"]
-CAUSES = {
-    "host_late_ns": "host late",
-    "api_ns": "API call",
-    "launch_latency_ns": "launch latency",
-    "dependency_ns": "dependency",
+HOST_LATE, API_CALL = "host late", "API call"
+LAUNCH_LATENCY, DEPENDENCY = "launch latency", "dependency"
+CAUSES = {  # by the field of a profile's row
+    "host_late_ns": HOST_LATE,
+    "api_ns": API_CALL,
+    "launch_latency_ns": LAUNCH_LATENCY,
+    "dependency_ns": DEPENDENCY,
 }
 
 
@@ -133,11 +135,22 @@ def _gpu(
 def _idle(
     operations: Sequence[Operation], iteration: Iteration, rows: Sequence[str]
 ) -> Iterator[Interval]:
-    for position, begin_ns, parts in sweep(operations, iteration):
-        for cause, duration_ns in parts.items():
-            if duration_ns:
-                yield Interval(begin_ns, begin_ns + duration_ns, rows[position], CAUSES[cause])
-            begin_ns += duration_ns
+    swept = sweep(operations, [iteration])
+    bounds = (swept.idle_ns, swept.call_ns, swept.returned_ns, swept.start_ns)
+    columns = [
+        column[0].tolist() for column in (swept.counted, swept.position, swept.held, *bounds)
+    ]
+    for counted, position, held, idle_ns, call_ns, returned_ns, start_ns in zip(
+        *columns, strict=True
+    ):
+        rest = DEPENDENCY if held else LAUNCH_LATENCY
+        for cause, begin_ns, end_ns in (
+            (HOST_LATE, idle_ns, call_ns),
+            (API_CALL, call_ns, returned_ns),
+            (rest, returned_ns, start_ns),
+        ):
+            if counted and end_ns > begin_ns:
+                yield Interval(begin_ns, end_ns, rows[position], cause)
 
 
 def _stage_clock(run: Run, profile: Profile) -> Lanes | None:

@@ -20,11 +20,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
-from moeprof.identity import attribute
+from moeprof.identity import attribute_all
 from moeprof.noise import median_noise
 from moeprof.profiles import IterationProfile, Reading, Trust
 from moeprof.reconstruct import Prediction, Reconstruction
-from moeprof.records import Operation, Run
+from moeprof.records import Iteration, Operation, Run
 
 TOLERANCE_US, TOLERANCE_FRACTION = 3.0, 0.05
 
@@ -34,7 +34,7 @@ def trust(run: Run, reconstruction: Reconstruction) -> Trust:
     latency_us = timeline_us = None
     noise_us = 0.0
     if reconstruction.predictions:
-        books = [event_books(reconstruction.operations, p) for p in reconstruction.predictions]
+        books = event_books(reconstruction.operations, reconstruction.predictions)
         orchestration = [book.orchestration_ns / 1e3 for book in books]
         timeline_us = statistics.median(orchestration)
         noise_us = median_noise(orchestration)
@@ -65,24 +65,30 @@ def judge(readings: Sequence[Reading]) -> Trust:
     return Trust(tuple(readings), high - low, tolerance_us, verdict)  # type: ignore[arg-type]
 
 
-def event_books(operations: Sequence[Operation], prediction: Prediction) -> IterationProfile:
+def event_books(
+    operations: Sequence[Operation], predictions: Sequence[Prediction]
+) -> list[IterationProfile]:
     """The identity from the opening to the closing event, as the bare span is measured.
 
     The events take part as operations of no length on a row of their own.
     """
     event = Operation("event", "kernel", "", operations[0].stream if operations else 0)
+    rows = ("event", *(operation.stage for operation in operations), "event")
+    timelines = [_with_events(prediction) for prediction in predictions]
+    return attribute_all((event, *operations, event), timelines, rows)
+
+
+def _with_events(prediction: Prediction) -> Iteration:
     timeline = prediction.iteration
     opening, closing = prediction.opening_ns, prediction.closing_ns
     entered_ns, left_ns = timeline.stage_begin_ns[0], timeline.stage_end_ns[-1]
-    with_events = replace(
+    return replace(
         timeline,
         start_ns=(opening, *timeline.start_ns, closing),
         end_ns=(opening, *timeline.end_ns, closing),
         launch_begin_ns=(0, *timeline.launch_begin_ns, left_ns),
         launch_end_ns=(entered_ns, *timeline.launch_end_ns, prediction.closing_recorded_ns),
     )
-    rows = ("event", *(operation.stage for operation in operations), "event")
-    return attribute((event, *operations, event), with_events, rows)
 
 
 def _latency_ns(book: IterationProfile) -> int:
