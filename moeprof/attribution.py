@@ -47,12 +47,14 @@ def profile(run: Run, reconstruction: Reconstruction | None = None) -> Profile:
     reconstruction = reconstruction or reconstruct(run)
     if reconstruction.agrees:
         timelines = [prediction.iteration for prediction in reconstruction.predictions]
-        books = _books(run, [(reconstruction.operations, i) for i in timelines])
+        books = _books(run, reconstruction.operations, timelines)
         return _from_books(run, "reconstructed", books, reconstruction)
     api = run.timeline("api")
     if api is not None:
         sound = [i for i in api.iterations if checks.sound(i)] or list(api.iterations)
-        books = _books(run, [(api.operation_sets[i.operation_set], i) for i in sound])
+        books = []
+        for which, operations in enumerate(api.operation_sets):
+            books += _books(run, operations, [i for i in sound if i.operation_set == which])
         return _from_books(run, "api", books, reconstruction)
     for name in STAGE_CLOCK_PASSES:
         samples = [s for s in run.samples(name) if len(s.stage_us) == len(run.solution.stages)]
@@ -72,19 +74,11 @@ def middle(values: Sequence[T], key: Callable[[T], float]) -> list[T]:
 
 
 def _books(
-    run: Run, timelines: Sequence[tuple[tuple[Operation, ...], Iteration]]
+    run: Run, operations: Sequence[Operation], iterations: Sequence[Iteration]
 ) -> list[IterationProfile]:
+    """The books of iterations of the same operations."""
     order = [row.name for row in stage_rows(run.solution.stages)]
-    same: dict[tuple[Operation, ...], list[Iteration]] = {}
-    for operations, iteration in timelines:
-        same.setdefault(operations, []).append(iteration)
-    return [
-        book
-        for operations, iterations in same.items()
-        for book in attribute_all(
-            operations, iterations, rows_of(operations, run.solution.stages), order
-        )
-    ]
+    return attribute_all(operations, iterations, rows_of(operations, run.solution.stages), order)
 
 
 def _from_books(

@@ -5,10 +5,11 @@ Each check is a sentence or nothing. Checks of two records against each other ar
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from moeprof.identity import attribute_all, collected
+from moeprof.identity import attribute_all
 from moeprof.profiles import UNATTRIBUTED
 from moeprof.records import Iteration, Operation, Run, StageInfo, TimelinePass
 from moeprof.rows import rows_of
@@ -28,10 +29,10 @@ def findings(run: Run) -> tuple[str, ...]:
 
 def sound(iteration: Iteration) -> bool:
     """Whether every operation of the iteration was timed and none was lost."""
-    return not iteration.dropped and all(
-        collected(iteration, p) and iteration.end_ns[p] >= iteration.start_ns[p]
-        for p in range(len(iteration.start_ns))
-    )
+    ends_ns = iteration.end_ns
+    if iteration.dropped or min(ends_ns, default=1) <= 0:  # as ``identity.collected``
+        return False
+    return all(map(operator.le, iteration.start_ns, ends_ns))
 
 
 def timeline_findings(timeline: TimelinePass, stages: Sequence[StageInfo]) -> tuple[str, ...]:
@@ -69,17 +70,20 @@ def clock_findings(run: Run) -> tuple[str, ...]:
 
 
 def _uncollected(iteration: Iteration) -> int:
-    return sum(not collected(iteration, p) for p in range(len(iteration.start_ns)))
+    return sum(end_ns <= 0 for end_ns in iteration.end_ns)  # as ``identity.collected``
 
 
 def _reversed(iteration: Iteration) -> int:
-    return sum(e < s for s, e in zip(iteration.start_ns, iteration.end_ns, strict=True))
+    return sum(map(operator.lt, iteration.end_ns, iteration.start_ns))
 
 
 def _before_launch(iteration: Iteration) -> int:
+    early = map(operator.lt, iteration.start_ns, iteration.launch_begin_ns)
     return sum(
-        collected(iteration, p) and begin != -1 and iteration.start_ns[p] < begin
-        for p, begin in enumerate(iteration.launch_begin_ns)
+        is_early and begin_ns != -1 and end_ns > 0
+        for is_early, begin_ns, end_ns in zip(
+            early, iteration.launch_begin_ns, iteration.end_ns, strict=False
+        )
     )
 
 

@@ -12,6 +12,7 @@ cap and nothing else held the clock down. Nothing here reads a file.
 
 from __future__ import annotations
 
+import operator
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from enum import IntEnum
 
 from moeprof.checks import clock_findings
 from moeprof.errors import RecordError
-from moeprof.identity import collected
 from moeprof.profiles import Profile
 from moeprof.records import Run, TimelinePass
 
@@ -166,11 +166,10 @@ def _timeline_problems(timeline: TimelinePass, label: str) -> list[Reason]:
         sentence = f"CUPTI dropped {dropped} record(s) in the {timeline.name} pass of {label}"
         found.append(Reason(Grade.UNLESS_FORCED, "dropped records", sentence))
     negative = sum(
-        end_ns < start_ns and collected(iteration, position)
+        end_ns < start_ns and end_ns > 0  # as ``identity.collected``
         for iteration in timeline.iterations
-        for position, (start_ns, end_ns) in enumerate(
-            zip(iteration.start_ns, iteration.end_ns, strict=True)
-        )
+        if any(map(operator.lt, iteration.end_ns, iteration.start_ns))
+        for start_ns, end_ns in zip(iteration.start_ns, iteration.end_ns, strict=True)
     )
     if negative:
         sentence = f"{negative} operation(s) of {label} end before they start ({timeline.name})"

@@ -19,7 +19,12 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from moeprof.records import Iteration, Operation
+
+Times = NDArray[np.int64]
 
 # cudaFree waits for the device; its stream-ordered form and the host's do not
 BLOCKING_CALL = re.compile(r"Synchronize|^(cudaFree|cuMemFree)(_v\d+)?$")
@@ -59,6 +64,9 @@ class _Wait:
     name: str
 
 
+_NO_WAIT = _Wait(0, 0, "")
+
+
 def is_blocking_copy(operation: Operation, iteration: Iteration, position: int) -> bool:
     """Whether the launching call of a copy returned only when the copy was done."""
     done_ns = iteration.end_ns[position]
@@ -73,81 +81,118 @@ def stage_scripts(
 ) -> tuple[StageScript, ...]:
     """One script a stage: medians over ``iterations`` of the api pass, all of one set."""
     typical_ns = _typical_launch_ns(operations, iterations)
-    readings = [_Reading(operations, i, launch_latency_ns, typical_ns) for i in iterations]
+    copies = [(p, o) for p, o in enumerate(operations) if o.kind == "memcpy"]
+    readings = [_read(copies, i, launch_latency_ns, typical_ns) for i in iterations]
     indices = _stage_indices(operations, iterations[0], stages)
     scripts = []
     for index in range(len(stages)):
         mine = [p for p, where in enumerate(indices) if where == index]
-        steps = [_launch_step(operations[p], p, index, readings) for p in mine]
-        steps.extend(_wait_steps(index, readings))
+        steps = [*_launch_steps(operations, mine, index, readings), *_wait_steps(index, readings)]
         # of two steps at one instant the launch comes first: a blocking copy waits for itself
         steps.sort(key=lambda step: (step.begin, step.operation is None, step.operation or 0))
-        host_ns = statistics.median(reading.host_ns(index) for reading in readings)
+        host_ns = float(np.median(_host_ns(index, readings)))
         scripts.append(StageScript(tuple(steps), host_ns))
     return tuple(scripts)
 
 
+@dataclass(frozen=True, slots=True)
 class _Reading:
-    """One api iteration, with the time the host spent waiting cut out."""
+    """One api iteration. launch_end_ns: without waiting; waits: the time to be cut out."""
 
-    def __init__(
-        self,
-        operations: Sequence[Operation],
-        iteration: Iteration,
-        launch_latency_ns: int,
-        typical_launch_ns: int,
-    ) -> None:
-        self.iteration = iteration
-        self.launch_end_ns = list(iteration.launch_end_ns)
-        waits: list[_Wait] = []
-        for position, operation in enumerate(operations):
-            if not is_blocking_copy(operation, iteration, position):
-                continue
-            # when such a call handed its copy to the GPU is not recorded: at latest a launch
-            # latency before the copy began, and not later than any other launch would take
-            begin_ns = iteration.launch_begin_ns[position]
-            submitted_ns = iteration.start_ns[position] - launch_latency_ns
-            submitted_ns = max(begin_ns, min(submitted_ns, begin_ns + typical_launch_ns))
-            self.launch_end_ns[position] = submitted_ns
-            done_ns = max(submitted_ns, iteration.end_ns[position])
-            waits.append(_Wait(submitted_ns, done_ns, operation.launch))
-        for call in iteration.calls:
-            if BLOCKING_CALL.search(call.name):
-                done_ns = _drained_ns(iteration, call.begin_ns)
-                end_ns = min(max(done_ns, call.begin_ns), call.end_ns)
-                waits.append(_Wait(call.begin_ns, end_ns, call.name))
-        self.waits = sorted(waits, key=lambda wait: wait.begin_ns)
-
-    def host_ns(self, stage: int) -> int:
-        """The stage's duration without waiting."""
-        return self._own_ns(stage, self.iteration.stage_end_ns[stage])
-
-    def fraction(self, stage: int, moment_ns: int) -> float:
-        """Where ``moment_ns`` lies in the stage's host time, 0 to 1."""
-        whole_ns = self.host_ns(stage)
-        own_ns = self._own_ns(stage, moment_ns)
-        return min(1.0, max(0.0, own_ns / whole_ns)) if whole_ns > 0 else 0.0
+    iteration: Iteration
+    launch_end_ns: tuple[int, ...]
+    waits: tuple[_Wait, ...]
 
     def stage_waits(self, stage: int) -> list[_Wait]:
         begin_ns = self.iteration.stage_begin_ns[stage]
         end_ns = self.iteration.stage_end_ns[stage]
         return [wait for wait in self.waits if begin_ns <= wait.begin_ns < end_ns]
 
-    def _own_ns(self, stage: int, moment_ns: int) -> int:
-        begin_ns = self.iteration.stage_begin_ns[stage]
-        waited_ns = sum(
-            max(0, min(wait.end_ns, moment_ns) - max(wait.begin_ns, begin_ns))
-            for wait in self.waits
+
+def _read(
+    copies: Sequence[tuple[int, Operation]],
+    iteration: Iteration,
+    launch_latency_ns: int,
+    typical_launch_ns: int,
+) -> _Reading:
+    launch_end_ns = list(iteration.launch_end_ns)
+    waits: list[_Wait] = []
+    for position, operation in copies:
+        if not is_blocking_copy(operation, iteration, position):
+            continue
+        # when such a call handed its copy to the GPU is not recorded: at latest a launch
+        # latency before the copy began, and not later than any other launch would take
+        begin_ns = iteration.launch_begin_ns[position]
+        submitted_ns = iteration.start_ns[position] - launch_latency_ns
+        submitted_ns = max(begin_ns, min(submitted_ns, begin_ns + typical_launch_ns))
+        launch_end_ns[position] = submitted_ns
+        done_ns = max(submitted_ns, iteration.end_ns[position])
+        waits.append(_Wait(submitted_ns, done_ns, operation.launch))
+    for call in iteration.calls:
+        if BLOCKING_CALL.search(call.name):
+            done_ns = _drained_ns(iteration, call.begin_ns)
+            end_ns = min(max(done_ns, call.begin_ns), call.end_ns)
+            waits.append(_Wait(call.begin_ns, end_ns, call.name))
+    waits.sort(key=lambda wait: wait.begin_ns)
+    return _Reading(iteration, tuple(launch_end_ns), tuple(waits))
+
+
+def _host_ns(stage: int, readings: Sequence[_Reading]) -> Times:
+    """The stage's duration without waiting, [R]."""
+    ends = [[reading.iteration.stage_end_ns[stage]] for reading in readings]
+    return _own_ns(stage, readings, np.array(ends))[:, 0]
+
+
+def _fractions(
+    stage: int, readings: Sequence[_Reading], moments_ns: Sequence[Sequence[int]]
+) -> list[float]:
+    """Where moments [R][M] lie in the stage's host time, 0 to 1: medians over readings, [M]."""
+    moments = np.array(moments_ns, dtype=np.int64).reshape(len(readings), -1)
+    if not moments.size:
+        return []
+    whole_ns = np.maximum(_host_ns(stage, readings), 0)[:, None]
+    own_ns = _own_ns(stage, readings, moments)
+    shares = np.clip(own_ns / np.maximum(whole_ns, 1), 0.0, 1.0) * (whole_ns > 0)
+    medians: list[float] = np.median(shares, axis=0).tolist()
+    return medians
+
+
+def _own_ns(stage: int, readings: Sequence[_Reading], moments_ns: Times) -> Times:
+    """Time from the stage's begin to moments [R, M], less the waiting in between."""
+    begins = [reading.iteration.stage_begin_ns[stage] for reading in readings]
+    begin_ns = np.array(begins, dtype=np.int64)[:, None]
+    last_ns = int(moments_ns.max())
+    inside = [
+        [wait for wait in reading.waits if wait.end_ns > begin and wait.begin_ns < last_ns]
+        for reading, begin in zip(readings, begins, strict=True)
+    ]
+    waited_ns = np.zeros_like(moments_ns)
+    for number in range(max(map(len, inside))):  # the i-th wait of each reading that has one
+        found = [waits[number] if number < len(waits) else _NO_WAIT for waits in inside]
+        from_ns = np.array([wait.begin_ns for wait in found])[:, None]
+        until_ns = np.array([wait.end_ns for wait in found])[:, None]
+        overlap_ns = np.minimum(until_ns, moments_ns) - np.maximum(from_ns, begin_ns)
+        waited_ns += np.maximum(0, overlap_ns)
+    return moments_ns - begin_ns - waited_ns
+
+
+def _launch_steps(
+    operations: Sequence[Operation],
+    positions: Sequence[int],
+    stage: int,
+    readings: Sequence[_Reading],
+) -> list[HostStep]:
+    begins = [[r.iteration.launch_begin_ns[p] for p in positions] for r in readings]
+    ends = [[r.launch_end_ns[p] for p in positions] for r in readings]
+    return [
+        HostStep(begin, end, position, operations[position].launch)
+        for begin, end, position in zip(
+            _fractions(stage, readings, begins),
+            _fractions(stage, readings, ends),
+            positions,
+            strict=True,
         )
-        return moment_ns - begin_ns - waited_ns
-
-
-def _launch_step(
-    operation: Operation, position: int, stage: int, readings: Sequence[_Reading]
-) -> HostStep:
-    begin = [r.fraction(stage, r.iteration.launch_begin_ns[position]) for r in readings]
-    end = [r.fraction(stage, r.launch_end_ns[position]) for r in readings]
-    return HostStep(statistics.median(begin), statistics.median(end), position, operation.launch)
+    ]
 
 
 def _wait_steps(stage: int, readings: Sequence[_Reading]) -> list[HostStep]:
@@ -155,11 +200,12 @@ def _wait_steps(stage: int, readings: Sequence[_Reading]) -> list[HostStep]:
     found = [reading.stage_waits(stage) for reading in readings]
     usual = statistics.mode(len(waits) for waits in found)
     same = [(r, waits) for r, waits in zip(readings, found, strict=True) if len(waits) == usual]
-    steps = []
-    for position in range(usual):
-        at = statistics.median(r.fraction(stage, w[position].begin_ns) for r, w in same)
-        steps.append(HostStep(at, at, None, same[0][1][position].name))
-    return steps
+    begins = [[wait.begin_ns for wait in waits] for _, waits in same]
+    at = _fractions(stage, [reading for reading, _ in same], begins)
+    return [
+        HostStep(moment, moment, None, wait.name)
+        for moment, wait in zip(at, same[0][1], strict=True)
+    ]
 
 
 def _stage_indices(

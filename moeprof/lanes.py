@@ -171,6 +171,8 @@ def _stage_clock(run: Run, profile: Profile) -> Lanes | None:
 
 
 def _span_ns(iteration: Iteration) -> int:
-    times = [p for p in range(len(iteration.start_ns)) if collected(iteration, p)]
-    first_ns = min((iteration.start_ns[p] for p in times), default=0)
-    return max((iteration.end_ns[p] for p in times), default=0) - first_ns
+    timed = zip(iteration.start_ns, iteration.end_ns, strict=True)
+    starts_ns = iteration.start_ns
+    if min(iteration.end_ns, default=0) <= 0:  # some were not timed
+        starts_ns = tuple(start_ns for start_ns, end_ns in timed if end_ns > 0)
+    return max(iteration.end_ns, default=0) - min(starts_ns, default=0)

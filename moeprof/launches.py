@@ -10,7 +10,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moeprof.host import is_blocking_copy
+import numpy as np
+
+from moeprof.identity import NEVER, Times
 from moeprof.records import Calibration, Iteration, Operation
 from moeprof.simulate import OperationModel
 
@@ -59,22 +61,37 @@ def _observe(
     Queued: the launch reached the GPU before the predecessor on the stream ended. Idle: the
     predecessor ended before the launch call began. In between, neither is seen.
     """
-    seen: list[tuple[int, list[int], list[int]]] = [(p, [], []) for p in range(len(operations))]
-    for iteration in iterations:
-        ended: dict[int, int] = {}
-        for position in sorted(range(len(operations)), key=lambda p: (iteration.start_ns[p], p)):
-            stream = operations[position].stream
-            before_ns = ended.get(stream)
-            start_ns, returned_ns = iteration.start_ns[position], iteration.launch_end_ns[position]
-            _, idle, queued = seen[position]
-            if is_blocking_copy(operations[position], iteration, position):
-                pass  # its call returns after the copy: no latency to be read
-            elif before_ns is None or before_ns <= iteration.launch_begin_ns[position]:
-                idle.append(start_ns - returned_ns)
-            elif returned_ns + latency_ns <= before_ns:
-                queued.append(start_ns - before_ns)
-            ended[stream] = max(iteration.end_ns[position], before_ns or 0)
-    return seen
+    shape = (len(iterations), len(operations))
+    start_ns, end_ns, begin_ns, return_ns = (
+        np.array([getattr(i, name) for i in iterations], dtype=np.int64).reshape(shape)
+        for name in ("start_ns", "end_ns", "launch_begin_ns", "launch_end_ns")
+    )
+    before_ns = _stream_ends(operations, start_ns, end_ns)
+    # a blocking copy's call returns after the copy: no latency to be read
+    copies = np.array([operation.kind == "memcpy" for operation in operations], dtype=np.bool_)
+    seen = ~(copies & (return_ns >= end_ns))
+    idle = seen & (before_ns <= begin_ns)
+    queued = seen & ~idle & (return_ns + latency_ns <= before_ns)
+    latencies_ns, gaps_ns = start_ns - return_ns, start_ns - before_ns
+    return [
+        (p, latencies_ns[idle[:, p], p].tolist(), gaps_ns[queued[:, p], p].tolist())
+        for p in range(len(operations))
+    ]
+
+
+def _stream_ends(operations: Sequence[Operation], start_ns: Times, end_ns: Times) -> Times:
+    """For each operation [I, N] the latest end on its stream before it; NEVER for the first."""
+    order = np.argsort(start_ns, axis=1, kind="stable")
+    streams = np.array([operation.stream for operation in operations], dtype=np.int64)[order]
+    ends_ns = np.take_along_axis(end_ns, order, axis=1)
+    before_ns = np.full(start_ns.shape, NEVER)
+    for stream in np.unique(streams):
+        mine = streams == stream
+        through = np.maximum.accumulate(np.where(mine, ends_ns, NEVER), axis=1)
+        before_ns[:, 1:] = np.where(mine[:, 1:], through[:, :-1], before_ns[:, 1:])
+    found = np.empty_like(before_ns)
+    np.put_along_axis(found, order, before_ns, axis=1)
+    return found
 
 
 def operation_models(

@@ -22,7 +22,8 @@ elementwise work are left out: those steps are bound by bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from moeprof.contract import BLOCK, ROUTING
@@ -100,7 +101,8 @@ def traffic(step: str, size: Geometry) -> Traffic:
     return make(size) if make else Traffic({}, {})
 
 
-def necessary_work(covers: Sequence[str], size: Geometry) -> Work:
+@functools.lru_cache(maxsize=1024)  # a report asks 8,000 times for a few hundred
+def necessary_work(covers: tuple[str, ...], size: Geometry) -> Work:
     """The work of performing ``covers`` in one go: what only they share is not moved."""
     inside = {step: traffic(step, size) for step in covers}
     others = [traffic(step, size) for step in _TRAFFIC if step not in inside]

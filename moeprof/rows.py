@@ -67,16 +67,18 @@ def _shared_rows(stages: Sequence[StageInfo]) -> Sequence[Row]:
 
 def rows_of(operations: Sequence[Operation], stages: Sequence[StageInfo]) -> tuple[str, ...]:
     """The row name of each operation; the i-th match of a kernel rule goes to its i-th step."""
-    by_name = {stage.name: stage for stage in stages}
+    ruled = {stage.name: stage for stage in stages if stage.kernel_rules}
+    own = {stage.name: _own_row(stage) for stage in stages}
     matched: dict[tuple[str, int], int] = {}
-    found: list[str] = []
-    for operation in operations:
-        stage = by_name.get(operation.stage)
-        found.append(UNATTRIBUTED if stage is None else _row(operation, stage, matched))
-    return tuple(found)
+    return tuple(
+        _ruled_row(operation, ruled[operation.stage], matched)
+        if operation.stage in ruled
+        else own.get(operation.stage, UNATTRIBUTED)
+        for operation in operations
+    )
 
 
-def _row(operation: Operation, stage: StageInfo, matched: dict[tuple[str, int], int]) -> str:
+def _ruled_row(operation: Operation, stage: StageInfo, matched: dict[tuple[str, int], int]) -> str:
     for index, (pattern, steps) in enumerate(stage.kernel_rules):
         if steps and re.search(pattern, operation.name):
             count = matched.get((stage.name, index), 0)

@@ -3,6 +3,8 @@
 The forward half of the reconstruction: given how long the host had for a stage, when does every
 operation of it start? Where the host waits for the GPU inside a stage the host's own time is not
 known beforehand; it is solved for, so that the stage ends when its stamp says. All integer ns.
+
+All samples of a pass are replayed at once: every time is an array [S], one element a sample.
 """
 
 from __future__ import annotations
@@ -10,12 +12,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from moeprof.host import StageScript
-from moeprof.records import ApiCall
 
 # A profiler makes the host slower, never faster: own time of a stage with waits, as a multiple of
 # what it was under the profiler (1.2 to 1.65 times too long was measured; bounds with a margin).
 LEAST_HOST, MOST_HOST = 0.4, 1.1
+
+Times = NDArray[np.int64]  # [S] ns
+Reals = NDArray[np.float64]  # [S] ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,76 +37,96 @@ class OperationModel:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """The host waited for the GPU in call ``name``."""
+
+    name: str
+    begin_ns: Times
+    end_ns: Times
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
     """The GPU so far: per operation (start, end, launch begin, launch end); streams' last ends."""
 
     models: Sequence[OperationModel]
-    placed: dict[int, tuple[int, int, int, int]] = field(default_factory=dict)
-    stream_end_ns: dict[int, int] = field(default_factory=dict)
+    placed: dict[int, tuple[Times, Times, Times, Times]] = field(default_factory=dict)
+    stream_end_ns: dict[int, Times] = field(default_factory=dict)
 
     @property
-    def drained_ns(self) -> int:
-        """When everything launched so far is done; 0 if nothing was launched."""
-        return max(self.stream_end_ns.values(), default=0)
+    def drained_ns(self) -> Times | None:
+        """When everything launched so far is done; None if nothing was launched."""
+        drained: Times | None = None
+        for end_ns in self.stream_end_ns.values():
+            drained = end_ns if drained is None else np.maximum(drained, end_ns)
+        return drained
 
-    def column(self, index: int) -> tuple[int, ...]:
-        """One of the four times of every operation, in order of operation."""
-        return tuple(self.placed[position][index] for position in range(len(self.models)))
+    def columns(self, index: int) -> list[list[int]]:
+        """One of the four times [S][operation]."""
+        times = [self.placed[position][index] for position in range(len(self.models))]
+        found: list[list[int]] = np.stack(times, axis=1).tolist()
+        return found
 
-    def launch(self, position: int, begin_ns: int, end_ns: int) -> None:
+    def launch(self, position: int, begin_ns: Times, end_ns: Times) -> None:
         """Queue one operation. Only for a Device that no one else holds."""
         model = self.models[position]
         start_ns = end_ns + model.launch_latency_ns
         before_ns = self.stream_end_ns.get(model.stream)
         if before_ns is not None:
-            start_ns = max(start_ns, before_ns + model.queued_gap_ns)
+            start_ns = np.maximum(start_ns, before_ns + model.queued_gap_ns)
         if model.held_by is not None and model.held_by in self.placed:
-            start_ns = max(start_ns, self.placed[model.held_by][1] + model.queued_gap_ns)
+            start_ns = np.maximum(start_ns, self.placed[model.held_by][1] + model.queued_gap_ns)
         done_ns = start_ns + model.duration_ns
         self.placed[position] = (start_ns, done_ns, begin_ns, end_ns)
-        self.stream_end_ns[model.stream] = max(done_ns, before_ns or 0)
+        ends = done_ns if before_ns is None else np.maximum(done_ns, before_ns)
+        self.stream_end_ns[model.stream] = ends
 
     def copy(self) -> Device:
         return Device(self.models, dict(self.placed), dict(self.stream_end_ns))
 
 
 def simulate_stage(
-    script: StageScript, device: Device, begin_ns: int, end_ns: int
-) -> tuple[Device, tuple[ApiCall, ...]]:
+    script: StageScript, device: Device, begin_ns: Times, end_ns: Times
+) -> tuple[Device, tuple[Wait, ...]]:
     """The device after a stage that the host spent [begin_ns, end_ns] in, and its waits."""
-    host_ns = float(end_ns - begin_ns)
+    host_ns = (end_ns - begin_ns).astype(np.float64)
     if script.waits:
         host_ns = _solve_host_ns(script, device, begin_ns, end_ns)
     after, waits, _ = _replay(script, device, begin_ns, host_ns)
     return after, waits
 
 
-def _solve_host_ns(script: StageScript, device: Device, begin_ns: int, end_ns: int) -> float:
+def _solve_host_ns(script: StageScript, device: Device, begin_ns: Times, end_ns: Times) -> Reals:
     """The host's own time for which the stage ends at end_ns (more time, later end)."""
-    low = LEAST_HOST * script.host_ns
-    high = max(low, min(MOST_HOST * script.host_ns, end_ns - begin_ns))
-    while high - low > 1.0:
+    low = np.full(begin_ns.shape, LEAST_HOST * script.host_ns)
+    high = np.maximum(low, np.minimum(MOST_HOST * script.host_ns, end_ns - begin_ns))
+    while (apart := high - low > 1.0).any():
         middle = (low + high) / 2
-        if _replay(script, device, begin_ns, middle)[2] > end_ns:
-            high = middle
-        else:
-            low = middle
+        late = _replay(script, device, begin_ns, middle)[2] > end_ns
+        high = np.where(apart & late, middle, high)
+        low = np.where(apart & ~late, middle, low)
     return low
 
 
 def _replay(
-    script: StageScript, device: Device, begin_ns: int, host_ns: float
-) -> tuple[Device, tuple[ApiCall, ...], float]:
+    script: StageScript, device: Device, begin_ns: Times, host_ns: Reals
+) -> tuple[Device, tuple[Wait, ...], Reals]:
     """Replay with host_ns of the host's own time: the device, the waits, when the stage ends."""
     device = device.copy()
-    waits: list[ApiCall] = []
-    origin_ns = float(begin_ns)
+    waits: list[Wait] = []
+    origin_ns = begin_ns.astype(np.float64)
     for step in script.steps:
         now_ns = origin_ns + step.begin * host_ns
         if step.operation is None:
-            resumed_ns = max(now_ns, float(device.drained_ns))
-            origin_ns += resumed_ns - now_ns
-            waits.append(ApiCall(step.name, round(now_ns), round(resumed_ns)))
+            drained_ns = device.drained_ns
+            resumed_ns = np.maximum(now_ns, 0.0 if drained_ns is None else drained_ns)
+            origin_ns = origin_ns + (resumed_ns - now_ns)
+            waits.append(Wait(step.name, _whole(now_ns), _whole(resumed_ns)))
         else:
-            device.launch(step.operation, round(now_ns), round(origin_ns + step.end * host_ns))
+            returned_ns = origin_ns + step.end * host_ns
+            device.launch(step.operation, _whole(now_ns), _whole(returned_ns))
     return device, tuple(waits), origin_ns + host_ns
+
+
+def _whole(values: Reals) -> Times:
+    return np.rint(values).astype(np.int64)
