@@ -23,7 +23,7 @@ elementwise work are left out: those steps are bound by bytes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from moeprof.contract import BLOCK, ROUTING
@@ -101,9 +101,13 @@ def traffic(step: str, size: Geometry) -> Traffic:
     return make(size) if make else Traffic({}, {})
 
 
-@functools.lru_cache(maxsize=1024)  # a report asks 8,000 times for a few hundred
-def necessary_work(covers: tuple[str, ...], size: Geometry) -> Work:
+def necessary_work(covers: Sequence[str], size: Geometry) -> Work:
     """The work of performing ``covers`` in one go: what only they share is not moved."""
+    return _necessary_work(tuple(covers), size)
+
+
+@functools.lru_cache(maxsize=1024)  # a report asks 8,000 times for a few hundred
+def _necessary_work(covers: tuple[str, ...], size: Geometry) -> Work:
     inside = {step: traffic(step, size) for step in covers}
     others = [traffic(step, size) for step in _TRAFFIC if step not in inside]
     written = {name for moved in inside.values() for name in moved.writes}
