@@ -88,6 +88,8 @@ def _dataclass_decoder(kind: Any) -> _Decode:
     hints = get_type_hints(kind)
     fields = dataclasses.fields(kind)
     readers = {field.name: _decoder(hints[field.name]) for field in fields}
+    # most values of a record are held as they are if their type is right: that alone is looked at
+    plain = {field.name: _plain_types(hints[field.name]) for field in fields}
     needed = {
         field.name
         for field in fields
@@ -99,13 +101,22 @@ def _dataclass_decoder(kind: Any) -> _Decode:
             raise _wrong_type(value, path, f"an object ({kind.__name__})")
         if not needed <= value.keys() <= readers.keys():
             raise _wrong_keys(value, readers, needed, path)
-        arguments = {name: readers[name](held, _join(path, name)) for name, held in value.items()}
+        arguments = {
+            name: held if type(held) in plain[name] else readers[name](held, _join(path, name))
+            for name, held in value.items()
+        }
         try:
             return kind(**arguments)
         except RecordError as error:  # an impossible value; say where
             raise RecordError(f"{path or kind.__name__}: {error}") from None
 
     return read_fields
+
+
+def _plain_types(hint: Any) -> tuple[type, ...]:
+    """The exact types that a field of this type may hold as they are; none where more is asked."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return kinds if all(kind in (int, str, bool, type(None)) for kind in kinds) else ()
 
 
 def _wrong_keys(
@@ -122,12 +133,17 @@ def _tuple_decoder(arguments: tuple[Any, ...]) -> _Decode:
     repeated = len(arguments) == 2 and arguments[1] is Ellipsis
     readers = [_decoder(argument) for argument in arguments if argument is not Ellipsis]
 
+    only = arguments[0] if arguments and set(arguments) <= {arguments[0], Ellipsis} else None
+
     def read(value: Any, path: str) -> tuple[Any, ...]:
         if not isinstance(value, list):
             raise _wrong_type(value, path, "a list")
-        if repeated:
-            if arguments[0] is int and _all_of(value, int):
+        if repeated or len(value) == len(readers):  # numbers alone: the bulk of a record
+            if only is int and _all_of(value, int):
                 return tuple(value)
+            if only is float and _all_of(value, float) and all(map(math.isfinite, value)):
+                return tuple(value)
+        if repeated:
             reader = readers[0]
             return tuple(reader(item, f"{path}[{index}]") for index, item in enumerate(value))
         if len(value) != len(readers):
