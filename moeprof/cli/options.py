@@ -9,10 +9,58 @@ from typing import Any, TypeVar
 import click
 
 from moeprof.dataset import own_root
+from moeprof.presets import PRESETS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
+COUNT = click.IntRange(1, 100_000)
+
+_MEASURING = (
+    click.option(
+        "--routing",
+        default="auto",
+        show_default=True,
+        metavar="SPEC",
+        help="auto (recorded, else uniform), recorded, uniform, zipf:S, balanced, single, "
+        "file:PATH.",
+    ),
+    click.option(
+        "--weights",
+        type=click.Choice(["quantised", "harness"]),
+        default="quantised",
+        show_default=True,
+        help="Amax-scaled real weights, or FlashInfer-Bench's random tensors.",
+    ),
+    click.option(
+        "--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True
+    ),
+    click.option(
+        "--preset",
+        type=click.Choice(list(PRESETS)),
+        help="; ".join(
+            f"{name}: {p.warmup} warm-ups, {p.iterations} iterations, {p.trials} trials"
+            for name, p in PRESETS.items()
+        )
+        + " [default: default on a GPU, quick on a CPU].",
+    ),
+    click.option(
+        "--warmup", type=click.IntRange(0, 100_000), metavar="N", help="Untimed forwards."
+    ),
+    click.option("--iterations", type=COUNT, metavar="N", help="Samples per pass."),
+    click.option("--trials", type=COUNT, metavar="N", help="Repetitions of the bare pass."),
+    click.option(
+        "--l2",
+        type=click.Choice(["flush", "warm"]),
+        default="flush",
+        show_default=True,
+        help="The L2 cache before each iteration.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(0, 2**31 - 1), metavar="S", default=0, show_default=True
+    ),
+    click.option("--allow-no-local-work", is_flag=True, help="Run even if no token comes here."),
+)
 
 
 def default_traces() -> Path:
@@ -45,6 +93,13 @@ def definition_option(command: Command) -> Command:
     return click.option(
         "--definition", metavar="NAME", help="A definition by name or alias (dsv3, tiny)."
     )(command)
+
+
+def measuring_options(command: Command) -> Command:
+    """Inputs, device and sizes of a measurement, by the names of ``planning.RunOptions``."""
+    for option in reversed(_MEASURING):
+        command = option(command)
+    return command
 
 
 def json_option(command: Command) -> Command:

@@ -7,12 +7,15 @@ from typing import Any
 
 import click
 
-from moeprof.cli.options import dataset_option, definition_option, json_option, traces_option
+from moeprof.cli.options import (
+    dataset_option,
+    definition_option,
+    json_option,
+    measuring_options,
+    traces_option,
+)
 from moeprof.cli.output import show, show_json, shown_path
 from moeprof.errors import EXIT_WRONG_RESULT
-from moeprof.presets import PRESETS
-
-_COUNT = click.IntRange(1, 100_000)
 
 
 @click.command("run")
@@ -21,49 +24,10 @@ _COUNT = click.IntRange(1, 100_000)
 @click.option("--workload", metavar="UUID-PREFIX", help="One workload.")
 @click.option("--all-workloads", is_flag=True, help="Every workload of the definition.")
 @definition_option
-@click.option(
-    "--routing",
-    default="auto",
-    show_default=True,
-    metavar="SPEC",
-    help="auto (recorded, else uniform), recorded, uniform, zipf:S, balanced, single, file:PATH.",
-)
-@click.option(
-    "--weights",
-    type=click.Choice(["quantised", "harness"]),
-    default="quantised",
-    show_default=True,
-    help="Amax-scaled real weights, or FlashInfer-Bench's random tensors.",
-)
+@measuring_options
 @dataset_option
-@click.option(
-    "--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True
-)
-@click.option(
-    "--preset",
-    type=click.Choice(list(PRESETS)),
-    help="; ".join(
-        f"{name}: {p.warmup} warm-ups, {p.iterations} iterations, {p.trials} trials"
-        for name, p in PRESETS.items()
-    )
-    + " [default: default on a GPU, quick on a CPU].",
-)
-@click.option("--warmup", type=click.IntRange(0, 100_000), metavar="N", help="Untimed forwards.")
-@click.option("--iterations", type=_COUNT, metavar="N", help="Samples per pass.")
-@click.option("--trials", type=_COUNT, metavar="N", help="Repetitions of the bare pass.")
-@click.option(
-    "--l2",
-    type=click.Choice(["flush", "warm"]),
-    default="flush",
-    show_default=True,
-    help="The L2 cache before each iteration.",
-)
-@click.option(
-    "--seed", type=click.IntRange(0, 2**31 - 1), metavar="S", default=0, show_default=True
-)
 @click.option("--passes", metavar="LIST", help="Comma-separated, such as bare,kernels,api.")
 @traces_option
-@click.option("--allow-no-local-work", is_flag=True, help="Run even if no token comes here.")
 @json_option
 @click.pass_context
 def command(context: click.Context, /, traces: Path, as_json: bool, **options: Any) -> None:
