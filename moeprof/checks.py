@@ -9,10 +9,11 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from moeprof.identity import attribute_all
+import numpy as np
+
+from moeprof.identity import sweep
 from moeprof.profiles import UNATTRIBUTED
-from moeprof.records import Iteration, Operation, Run, StageInfo, TimelinePass
-from moeprof.rows import rows_of
+from moeprof.records import Iteration, Operation, Run, TimelinePass
 
 # NVML clock-event reasons that do not slow a busy GPU down
 HARMLESS_CLOCK_REASONS = ("none", "gpu_idle", "idle", "applications_clocks_setting", "sync_boost")
@@ -22,7 +23,7 @@ def findings(run: Run) -> tuple[str, ...]:
     """Every doubt about the timelines and clocks of ``run``, one sentence each."""
     found: list[str] = []
     for timeline in run.timelines:
-        found.extend(timeline_findings(timeline, run.solution.stages))
+        found.extend(timeline_findings(timeline))
     found.extend(clock_findings(run))
     return tuple(found)
 
@@ -35,7 +36,7 @@ def sound(iteration: Iteration) -> bool:
     return all(map(operator.le, iteration.start_ns, ends_ns))
 
 
-def timeline_findings(timeline: TimelinePass, stages: Sequence[StageInfo]) -> tuple[str, ...]:
+def timeline_findings(timeline: TimelinePass) -> tuple[str, ...]:
     """Doubts about one CUPTI pass."""
     iterations = timeline.iterations
     checks: tuple[Callable[[Iteration], int], ...] = (_uncollected, _reversed, _before_launch)
@@ -52,7 +53,7 @@ def timeline_findings(timeline: TimelinePass, stages: Sequence[StageInfo]) -> tu
     found.append(_differing_sets(timeline))
     if timeline.name == "api":
         found.append(_outside(timeline))
-        found.append(_residual(timeline, stages))
+        found.append(_residual(timeline))
     return tuple(sentence for sentence in found if sentence)
 
 
@@ -122,13 +123,15 @@ def _difference(usual: Sequence[Operation], other: Sequence[Operation]) -> str:
 
 
 def _outside(timeline: TimelinePass) -> str:
+    outside = [
+        [o.name for o in operations if not o.stage] for operations in timeline.operation_sets
+    ]
     names: Counter[str] = Counter()
     hit = 0
     for iteration in timeline.iterations:
-        operations = timeline.operation_sets[iteration.operation_set]
-        outside = [o.name for o in operations if not o.stage]
-        names.update(outside)
-        hit += bool(outside)
+        found = outside[iteration.operation_set]
+        names.update(found)
+        hit += bool(found)
     if not hit:
         return ""
     listed = ", ".join(short_name(name) for name in list(names)[:3])
@@ -138,12 +141,12 @@ def _outside(timeline: TimelinePass) -> str:
     )
 
 
-def _residual(timeline: TimelinePass, stages: Sequence[StageInfo]) -> str:
+def _residual(timeline: TimelinePass) -> str:
     worst = 0
     for which, operations in enumerate(timeline.operation_sets):
         same = [i for i in timeline.iterations if i.operation_set == which]
-        books = attribute_all(operations, same, rows_of(operations, stages))
-        worst = max([worst, *(abs(book.residual_ns) for book in books)])
+        residual_ns = sweep(operations, same).residual_ns() if same else np.zeros(1, np.int64)
+        worst = max(worst, int(np.abs(residual_ns).max()))
     return f"{timeline.name}: the time identity leaves {worst} ns over" if worst else ""
 
 

@@ -64,9 +64,6 @@ class _Wait:
     name: str
 
 
-_NO_WAIT = _Wait(0, 0, "")
-
-
 def is_blocking_copy(operation: Operation, iteration: Iteration, position: int) -> bool:
     """Whether the launching call of a copy returned only when the copy was done."""
     done_ns = iteration.end_ns[position]
@@ -87,11 +84,12 @@ def stage_scripts(
     scripts = []
     for index in range(len(stages)):
         mine = [p for p, where in enumerate(indices) if where == index]
-        steps = [*_launch_steps(operations, mine, index, readings), *_wait_steps(index, readings)]
+        whole_ns = _host_ns(index, readings)
+        steps = _launch_steps(operations, mine, index, readings, whole_ns)
+        steps += _wait_steps(index, readings, whole_ns)
         # of two steps at one instant the launch comes first: a blocking copy waits for itself
         steps.sort(key=lambda step: (step.begin, step.operation is None, step.operation or 0))
-        host_ns = float(np.median(_host_ns(index, readings)))
-        scripts.append(StageScript(tuple(steps), host_ns))
+        scripts.append(StageScript(tuple(steps), float(np.median(whole_ns))))
     return tuple(scripts)
 
 
@@ -144,15 +142,15 @@ def _host_ns(stage: int, readings: Sequence[_Reading]) -> Times:
 
 
 def _fractions(
-    stage: int, readings: Sequence[_Reading], moments_ns: Sequence[Sequence[int]]
+    stage: int, readings: Sequence[_Reading], whole_ns: Times, moments_ns: Sequence[Sequence[int]]
 ) -> list[float]:
-    """Where moments [R][M] lie in the stage's host time, 0 to 1: medians over readings, [M]."""
+    """Where moments [R][M] lie in the stage's host time [R], 0 to 1: medians over readings, [M]."""
     moments = np.array(moments_ns, dtype=np.int64).reshape(len(readings), -1)
     if not moments.size:
         return []
-    whole_ns = np.maximum(_host_ns(stage, readings), 0)[:, None]
-    own_ns = _own_ns(stage, readings, moments)
-    shares = np.clip(own_ns / np.maximum(whole_ns, 1), 0.0, 1.0) * (whole_ns > 0)
+    positive_ns = np.maximum(whole_ns, 1)[:, None]
+    shares = np.clip(_own_ns(stage, readings, moments) / positive_ns, 0.0, 1.0)
+    shares *= whole_ns[:, None] > 0
     medians: list[float] = np.median(shares, axis=0).tolist()
     return medians
 
@@ -167,10 +165,13 @@ def _own_ns(stage: int, readings: Sequence[_Reading], moments_ns: Times) -> Time
         for reading, begin in zip(readings, begins, strict=True)
     ]
     waited_ns = np.zeros_like(moments_ns)
-    for number in range(max(map(len, inside))):  # the i-th wait of each reading that has one
-        found = [waits[number] if number < len(waits) else _NO_WAIT for waits in inside]
-        from_ns = np.array([wait.begin_ns for wait in found])[:, None]
-        until_ns = np.array([wait.end_ns for wait in found])[:, None]
+    most = max(map(len, inside))
+    bounds = [
+        [(w.begin_ns, w.end_ns) for w in waits] + [(0, 0)] * (most - len(waits)) for waits in inside
+    ]
+    bounds_ns = np.array(bounds, dtype=np.int64).reshape(len(readings), most, 2)
+    for number in range(most):  # the i-th wait of each reading that has one, at once
+        from_ns, until_ns = bounds_ns[:, number, :1], bounds_ns[:, number, 1:]
         overlap_ns = np.minimum(until_ns, moments_ns) - np.maximum(from_ns, begin_ns)
         waited_ns += np.maximum(0, overlap_ns)
     return moments_ns - begin_ns - waited_ns
@@ -181,30 +182,28 @@ def _launch_steps(
     positions: Sequence[int],
     stage: int,
     readings: Sequence[_Reading],
+    whole_ns: Times,
 ) -> list[HostStep]:
-    begins = [[r.iteration.launch_begin_ns[p] for p in positions] for r in readings]
-    ends = [[r.launch_end_ns[p] for p in positions] for r in readings]
-    return [
-        HostStep(begin, end, position, operations[position].launch)
-        for begin, end, position in zip(
-            _fractions(stage, readings, begins),
-            _fractions(stage, readings, ends),
-            positions,
-            strict=True,
-        )
+    moments = [
+        [r.iteration.launch_begin_ns[p] for p in positions]
+        + [r.launch_end_ns[p] for p in positions]
+        for r in readings
     ]
+    at = _fractions(stage, readings, whole_ns, moments)
+    bounds = zip(at[: len(positions)], at[len(positions) :], positions, strict=True)
+    return [HostStep(begin, end, p, operations[p].launch) for begin, end, p in bounds]
 
 
-def _wait_steps(stage: int, readings: Sequence[_Reading]) -> list[HostStep]:
+def _wait_steps(stage: int, readings: Sequence[_Reading], whole_ns: Times) -> list[HostStep]:
     """The stage's waits, from the iterations that have the usual number of them."""
     found = [reading.stage_waits(stage) for reading in readings]
     usual = statistics.mode(len(waits) for waits in found)
-    same = [(r, waits) for r, waits in zip(readings, found, strict=True) if len(waits) == usual]
-    begins = [[wait.begin_ns for wait in waits] for _, waits in same]
-    at = _fractions(stage, [reading for reading, _ in same], begins)
+    same = [i for i, waits in enumerate(found) if len(waits) == usual]
+    begins = [[wait.begin_ns for wait in found[i]] for i in same]
+    at = _fractions(stage, [readings[i] for i in same], whole_ns[same], begins)
     return [
         HostStep(moment, moment, None, wait.name)
-        for moment, wait in zip(at, same[0][1], strict=True)
+        for moment, wait in zip(at, found[same[0]], strict=True)
     ]
 
 

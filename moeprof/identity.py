@@ -68,6 +68,26 @@ class Sweep:
     owned_ns: Times
     held: Flags
 
+    def orchestration_ns(self) -> Times:
+        """host_late + api of each iteration, [I]."""
+        return self._total(self.returned_ns - self.idle_ns)
+
+    def latency_ns(self) -> Times:
+        """launch_latency + dependency of each iteration, [I]."""
+        return self._total(self.start_ns - self.returned_ns)
+
+    def residual_ns(self) -> Times:
+        """What busy time and gaps leave over of each span, [I]: 0, or there is a bug here."""
+        last = np.iinfo(np.int64).max
+        first_ns = np.where(self.counted, self.start_ns, last).min(axis=1, initial=last)
+        last_ns = np.where(self.counted, self.end_ns, NEVER).max(axis=1, initial=NEVER)
+        span_ns = np.where(self.counted.any(axis=1), last_ns - first_ns, 0)
+        return span_ns - self._total(self.owned_ns + self.start_ns - self.idle_ns)
+
+    def _total(self, amounts: Times) -> Times:
+        total: Times = np.where(self.counted, amounts, 0).sum(axis=1)
+        return total
+
 
 def collected(iteration: Iteration, position: int) -> bool:
     """Whether CUPTI timed this operation at all: one that ended before host entry is not real."""

@@ -20,9 +20,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
-from moeprof.identity import attribute_all
+import numpy as np
+
+from moeprof.identity import Sweep, sweep
 from moeprof.noise import median_noise
-from moeprof.profiles import IterationProfile, Reading, Trust
+from moeprof.profiles import Reading, Trust
 from moeprof.reconstruct import Prediction, Reconstruction
 from moeprof.records import Iteration, Operation, Run
 
@@ -34,11 +36,11 @@ def trust(run: Run, reconstruction: Reconstruction) -> Trust:
     latency_us = timeline_us = None
     noise_us = 0.0
     if reconstruction.predictions:
-        books = event_books(reconstruction.operations, reconstruction.predictions)
-        orchestration = [book.orchestration_ns / 1e3 for book in books]
+        swept = event_sweep(reconstruction.operations, reconstruction.predictions)
+        orchestration = (swept.orchestration_ns() / 1e3).tolist()
         timeline_us = statistics.median(orchestration)
         noise_us = median_noise(orchestration)
-        latency_us = statistics.median(_latency_ns(book) for book in books) / 1e3
+        latency_us = float(np.median(swept.latency_ns())) / 1e3
     queued_us = reconstruction.queued_ns / 1e3
     gap_ns = (run.calibration.graph_gap_ns if run.calibration else None) or 0
     graph_us = gap_ns * len(reconstruction.operations) / 1e3
@@ -65,17 +67,14 @@ def judge(readings: Sequence[Reading]) -> Trust:
     return Trust(tuple(readings), high - low, tolerance_us, verdict)  # type: ignore[arg-type]
 
 
-def event_books(
-    operations: Sequence[Operation], predictions: Sequence[Prediction]
-) -> list[IterationProfile]:
+def event_sweep(operations: Sequence[Operation], predictions: Sequence[Prediction]) -> Sweep:
     """The identity from the opening to the closing event, as the bare span is measured.
 
-    The events take part as operations of no length on a row of their own.
+    The events take part as operations of no length.
     """
     event = Operation("event", "kernel", "", operations[0].stream if operations else 0)
-    rows = ("event", *(operation.stage for operation in operations), "event")
     timelines = [_with_events(prediction) for prediction in predictions]
-    return attribute_all((event, *operations, event), timelines, rows)
+    return sweep((event, *operations, event), timelines)
 
 
 def _with_events(prediction: Prediction) -> Iteration:
@@ -89,10 +88,6 @@ def _with_events(prediction: Prediction) -> Iteration:
         launch_begin_ns=(0, *timeline.launch_begin_ns, left_ns),
         launch_end_ns=(entered_ns, *timeline.launch_end_ns, prediction.closing_recorded_ns),
     )
-
-
-def _latency_ns(book: IterationProfile) -> int:
-    return sum(stage.launch_latency_ns + stage.dependency_ns for stage in book.stages)
 
 
 def _difference(run: Run, name: str, latency_us: float | None, left_us: float) -> Reading:

@@ -14,7 +14,6 @@ import html
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -165,7 +164,12 @@ def _pair(pair: Pair) -> dict[str, Any]:
 
 
 def _grid(grid: Grid) -> dict[str, Any]:
-    return asdict(grid)
+    return {
+        "title": grid.title,
+        "headings": grid.headings,
+        "rows": grid.rows,
+        "left": grid.left,
+    }
 
 
 def _list(sentences: Sequence[str], css_class: str) -> str:
