@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from moeprof.attribution import profile as explain_run
 from moeprof.ceilings import SHORTEST_KERNEL_NS, ceilings_of
@@ -69,18 +69,20 @@ def compare(before: Explained, after: Explained, ceilings: Ceilings | None = Non
     label = "given"
     if ceilings is None:
         ceilings, label = ceilings_of((before.run, after.run))
-    rows_before = profile_rows(before.run, before.profile)
-    rows_after = profile_rows(after.run, after.profile)
-    books_before = _Books(before, rows_before, ceilings)
-    books_after = _Books(after, rows_after, ceilings)
+    return compare_sides(Side.of(before, ceilings), Side.of(after, ceilings), ceilings, label)
+
+
+def compare_sides(first: Side, second: Side, ceilings: Ceilings, label: str) -> Comparison:
+    """``compare`` for sides made before: one side is compared with many others in a report."""
+    before, after = first.explained, second.explained
     parts: list[Part] = []
-    for rows in shared_parts(rows_before, rows_after):
+    for rows in shared_parts(first.rows, second.rows):
         part = Part(
             name=rows.name,
             steps=rows.steps,
             necessary=_necessary(before.run, rows.steps),
-            before=books_before.side(rows.before),
-            after=books_after.side(rows.after),
+            before=first.books.side(rows.before),
+            after=second.books.side(rows.after),
             bars=(),
         )
         if any(_times(part.before)) or any(_times(part.after)):
@@ -137,7 +139,7 @@ def _times(side: PartSide) -> tuple[int, ...]:
 class _Books:
     """One side's integer times and executed work, by row name."""
 
-    def __init__(self, side: Explained, rows: Sequence[Row], ceilings: Ceilings) -> None:
+    def __init__(self, side: Explained, ceilings: Ceilings) -> None:
         profile = side.profile
         cells = {
             (stage.name, field): float(getattr(stage, field))
@@ -176,6 +178,21 @@ class _Books:
 
     def _sum(self, names: Sequence[str], *fields: str) -> int:
         return sum(self._times[name, field] for name in names for field in fields)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Side:
+    """One record made ready to be compared: its rows, and their times and work at the ceilings."""
+
+    explained: Explained
+    rows: tuple[Row, ...]
+    books: _Books
+
+    @classmethod
+    def of(cls, explained: Explained, ceilings: Ceilings) -> Side:
+        """Raises RecordError if the profile does not add up."""
+        rows = profile_rows(explained.run, explained.profile)
+        return cls(explained, rows, _Books(explained, ceilings))
 
 
 def _ledger(side: Explained) -> list[tuple[Row, WorkRow]]:

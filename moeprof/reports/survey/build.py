@@ -14,7 +14,7 @@ from dataclasses import replace
 from moeprof.attribution import profile as explain_run
 from moeprof.ceilings import ceilings_of
 from moeprof.comparable import Grade, Reason, reasons, source_reasons, told
-from moeprof.compare import best_time, compare, executed_work
+from moeprof.compare import Side, best_time, compare_sides, executed_work
 from moeprof.comparison import Explained
 from moeprof.errors import RecordError, UsageError
 from moeprof.lanes import median_lanes
@@ -111,8 +111,14 @@ def _slowest_first(grouped: Mapping[Key, Mapping[str, Run]]) -> tuple[str, ...]:
 
 def _workload(name: str, runs: Sequence[Run], ceilings: Ceilings) -> WorkloadData:
     entries = tuple(_entry(run, ceilings) for run in runs)
+    sides = {
+        entry.label: Side.of(Explained(entry.run, entry.profile, entry.label), ceilings)
+        for entry in entries
+        if entry.profile is not None
+    }
     pairs = tuple(
-        _pair(first, second, ceilings) for first, second in itertools.combinations(entries, 2)
+        _pair(first, second, sides, ceilings)
+        for first, second in itertools.combinations(entries, 2)
     )
     return WorkloadData(name, entries, pairs)
 
@@ -154,22 +160,20 @@ def _ledger(run: Run, profile: Profile, ceilings: Ceilings) -> tuple[LedgerRow, 
     return tuple(found)
 
 
-def _pair(first: Entry, second: Entry, ceilings: Ceilings) -> Pair:
+def _pair(first: Entry, second: Entry, sides: Mapping[str, Side], ceilings: Ceilings) -> Pair:
     labels = (first.label, second.label)
     found = list(reasons(first.run, second.run, labels))
     if first.profile is None or second.profile is None:
         for entry in (first, second):
             if entry.problem and not any(entry.problem in r.sentence for r in found):
                 found.append(Reason(Grade.NEVER, "no profile", f"{entry.label}: {entry.problem}"))
-        return Pair(*labels, None, refused=told(_grave(found)))
-    found += source_reasons(first.profile, second.profile, labels)
+    else:
+        found += source_reasons(first.profile, second.profile, labels)
     if _grave(found):
         return Pair(*labels, None, refused=told(_grave(found)))
-    before, after = (
-        Explained(first.run, first.profile, first.label),
-        Explained(second.run, second.profile, second.label),
-    )
-    return Pair(*labels, compare(before, after, ceilings), cautions=told(found))
+    before, after = (sides[label] for label in labels)
+    comparison = compare_sides(before, after, ceilings, "the report's")
+    return Pair(*labels, comparison, cautions=told(found))
 
 
 def _grave(found: Sequence[Reason]) -> list[Reason]:
