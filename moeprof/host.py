@@ -14,6 +14,7 @@ and that block (a lock, a page fault) count as the host's time.
 
 from __future__ import annotations
 
+import itertools
 import re
 import statistics
 from collections.abc import Sequence
@@ -236,11 +237,5 @@ def _typical_launch_ns(operations: Sequence[Operation], iterations: Sequence[Ite
 
 def _drained_ns(iteration: Iteration, moment_ns: int) -> int:
     """When the GPU has finished everything whose launch began before ``moment_ns``."""
-    return max(
-        (
-            end_ns
-            for begin_ns, end_ns in zip(iteration.launch_begin_ns, iteration.end_ns, strict=True)
-            if begin_ns < moment_ns
-        ),
-        default=0,
-    )
+    launched = map(moment_ns.__gt__, iteration.launch_begin_ns)
+    return max(itertools.compress(iteration.end_ns, launched), default=0)

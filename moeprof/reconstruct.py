@@ -32,7 +32,7 @@ import numpy as np
 
 from moeprof.checks import sound
 from moeprof.host import StageScript, stage_scripts
-from moeprof.launches import LaunchModel, launch_model, median_ns, operation_models
+from moeprof.launches import LaunchModel, launch_model, operation_models
 from moeprof.noise import median_noise
 from moeprof.profiles import SpanCheck
 from moeprof.records import ApiCall, Iteration, Operation, Run, Sample, TimelinePass
@@ -144,26 +144,31 @@ def _durations(
     The kernels pass knows no stages: its i-th operation of a name is the i-th of that name here.
     """
     if kernels is None:
-        note = "durations are the api pass's: the kernels pass is missing"
-        return [_duration(api, p) for p in range(len(operations))], (note,)
+        return _medians(api), ("durations are the api pass's: the kernels pass is missing",)
     usual, iterations = usual_set(kernels)
     queues: dict[str, list[int]] = {}
-    for position, operation in enumerate(kernels.operation_sets[usual]):
-        queues.setdefault(operation.name, []).append(position)
+    for duration_ns, operation in zip(
+        _medians(iterations), kernels.operation_sets[usual], strict=True
+    ):
+        queues.setdefault(operation.name, []).append(duration_ns)
     durations: list[int] = []
     for operation in operations:
         queue = queues.get(operation.name)
         if not queue:
             break
-        durations.append(_duration(iterations, queue.pop(0)))
+        durations.append(queue.pop(0))
     if len(durations) < len(operations) or any(queues.values()):
         return None, ("the kernels and api passes launched different operations",)
     return durations, ()
 
 
-def _duration(iterations: Sequence[Iteration], position: int) -> int:
-    values = [max(0, i.end_ns[position] - i.start_ns[position]) for i in iterations]
-    return median_ns(values, 0)
+def _medians(iterations: Sequence[Iteration]) -> list[int]:
+    """Median duration of each operation of iterations that share them."""
+    spans = [(iteration.start_ns, iteration.end_ns) for iteration in iterations]
+    bounds_ns = np.array(spans, dtype=np.int64)  # [iteration][start, end][operation]
+    durations_ns = np.maximum(0, bounds_ns[:, 1] - bounds_ns[:, 0])
+    medians: list[int] = np.rint(np.median(durations_ns, axis=0)).astype(np.int64).tolist()
+    return medians
 
 
 def predict(

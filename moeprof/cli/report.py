@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
-from moeprof.cli.output import show, shown_path
+from moeprof.cli.output import shown_path
 from moeprof.errors import UsageError
 
 FORMATS = ("html", "md", "json")
@@ -44,10 +46,22 @@ def command(records: Sequence[Path], output: Path | None, form: str | None, forc
         output = Path("report.html")
     if output is not None:
         _require_free(output, force)
+    with _no_garbage_collection():
+        text, count = _written(record_files(records), form)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    _write(output, text, force)
+    size = f"{len(text.encode()) / 1e6:.1f} MB"
+    click.echo(f"{count} record{'s' * (count != 1)} in {shown_path(output)} ({size})")
+
+
+def _written(files: Sequence[Path], form: str) -> tuple[str, int]:
+    """The report in ``form``, and how many records it shows."""
     from moeprof.reports.survey.build import build
     from moeprof.store import load
 
-    data = build([load(path) for path in record_files(records)])
+    data = build(load(path) for path in files)
     if form == "html":
         from moeprof.reports.html.page import report_page
 
@@ -60,12 +74,19 @@ def command(records: Sequence[Path], output: Path | None, form: str | None, forc
         from moeprof.reports.survey.document import report_document
 
         text = json.dumps(report_document(data), allow_nan=False) + "\n"
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    _write(output, text, force)
-    size = f"{len(text.encode()) / 1e6:.1f} MB"
-    show(f"{len(data.entries)} records in {shown_path(output)} ({size})")
+    return text, len(data.entries)
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Everything read is kept to the end: looking for garbage in it takes a tenth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def record_files(records: Sequence[Path]) -> list[Path]:

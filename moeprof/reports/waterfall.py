@@ -1,8 +1,4 @@
-"""The waterfall of a comparison: its bars in order, and drawn with block characters.
-
-From the span of the first side to that of the second, one line a bar, the largest contribution
-first. Bars too many to show are folded into one line, so that what is shown still adds up.
-"""
+"""The waterfall of a comparison drawn with block characters, one line a bar."""
 
 from __future__ import annotations
 
@@ -13,45 +9,12 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from moeprof.comparison import Comparison
-from moeprof.reports.compare_phrases import part_label
+from moeprof.reports.waterfall_lines import Line, lines
 
-MOST_BARS = 12
+__all__ = ["Line", "Waterfall", "lines"]
+
 NARROWEST_PLOT = 12
 FULL, THIN, ASCII = "█", "▏", "#"
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line: from one running total to the next. kind: 'total' stands on zero."""
-
-    label: str
-    begin_ns: int
-    end_ns: int
-    total: bool = False
-
-    @property
-    def delta_ns(self) -> int:
-        return self.end_ns - self.begin_ns
-
-
-def lines(comparison: Comparison, most: int = MOST_BARS) -> tuple[Line, ...]:
-    """The first span, bars, the rest as one, the second span."""
-    by_size = sorted(comparison.bars, key=lambda bar: -abs(bar.delta_ns))
-    shown = set(by_size[:most] if len(by_size) > most + 1 else by_size)
-    rest = [bar for bar in comparison.bars if bar not in shown]
-    found = [Line(comparison.before.label, 0, comparison.span_before_ns, total=True)]
-    level_ns = comparison.span_before_ns
-    for bar in comparison.bars:
-        if bar in shown:
-            label = f"{part_label(bar.part)}: {bar.cause}"
-            found.append(Line(label, level_ns, level_ns + bar.delta_ns))
-            level_ns += bar.delta_ns
-    if rest:
-        folded_ns = sum(bar.delta_ns for bar in rest)
-        found.append(Line(f"{len(rest)} smaller bars", level_ns, level_ns + folded_ns))
-    found.append(Line(comparison.after.label, 0, comparison.span_after_ns, total=True))
-    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

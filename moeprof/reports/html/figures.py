@@ -15,17 +15,18 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from moeprof.comparison import Comparison
 from moeprof.contract import STEPS
-from moeprof.lanes import CAUSES, Interval, Lanes
+from moeprof.lanes import CAUSES, Lanes
 from moeprof.ledger import Ceilings
 from moeprof.reports.survey.data import Entry, LedgerRow, ReportData, WorkloadData
-from moeprof.reports.waterfall import lines
+from moeprof.reports.waterfall_lines import lines
 
 Figure = dict[str, Any]
+Kind = TypeVar("Kind", bound=Hashable)
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
 SERIES_COLOURS = 8
@@ -244,10 +245,10 @@ def timeline(lanes: Lanes, colours: Mapping[str, str]) -> Figure:
     traces = []
     for position, lane in enumerate(lanes.lanes):
         idle = lane.kind == "idle"
-        texts = [f"{i.name} before {i.row}" if idle else _interval_text(i) for i in lane.intervals]
+        kinds, index = _distinct([(interval.row, interval.name) for interval in lane.intervals])
+        texts = [_interval_text(row, name, idle) for row, name in kinds]
         tints = [
-            CAUSE_COLOURS[i.name] if idle else colours.get(i.row, "--neutral")
-            for i in lane.intervals
+            CAUSE_COLOURS[name] if idle else colours.get(row, "--neutral") for row, name in kinds
         ]
         traces.append(
             {
@@ -258,9 +259,9 @@ def timeline(lanes: Lanes, colours: Mapping[str, str]) -> Figure:
                 "x": _rounded([(i.end_ns - i.begin_ns) / 1e3 for i in lane.intervals]),
                 "y": [position] * len(lane.intervals),
                 "width": 0.72,
-                "text": _dictionary([shown(text) for text in texts]),
+                "text": {"dict": [shown(text) for text in texts], "index": index},
                 "textposition": "none",
-                "marker": {"color": _dictionary(tints), "line": {"width": 0}},
+                "marker": {"color": {"dict": tints, "index": index}, "line": {"width": 0}},
                 "hovertemplate": "%{text}<br>%{x:,.2f} us from %{base:,.2f}<extra></extra>",
             }
         )
@@ -274,10 +275,10 @@ def timeline(lanes: Lanes, colours: Mapping[str, str]) -> Figure:
     return {"data": traces, "layout": layout, "end": round(1.02 * end_ns / 1e3, 1)}
 
 
-def _interval_text(interval: Interval) -> str:
-    if not interval.row or interval.row == interval.name:
-        return interval.name
-    return f"{interval.row}: {interval.name}"
+def _interval_text(row: str, name: str, idle: bool) -> str:
+    if idle:
+        return f"{name} before {row}"
+    return name if not row or row == name else f"{row}: {name}"
 
 
 def _stacked(name: str, colour: str, values: Sequence[float], labels: Sequence[str]) -> Figure:
@@ -384,11 +385,11 @@ def _significant(values: Iterable[float]) -> list[float]:
     return [float(f"{value:.4g}") for value in values]
 
 
-def _dictionary(values: Sequence[str]) -> dict[str, list[Any]]:
-    """``values`` as distinct ones and positions among them."""
-    known: dict[str, int] = {}
+def _distinct(values: Sequence[Kind]) -> tuple[list[Kind], list[int]]:
+    """The distinct values, and the position of each value among them."""
+    known: dict[Kind, int] = {}
     index = [known.setdefault(value, len(known)) for value in values]
-    return {"dict": list(known), "index": index}
+    return list(known), index
 
 
 def _series(position: int) -> str:

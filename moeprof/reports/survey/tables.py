@@ -12,7 +12,7 @@ from moeprof.reports import phrases
 from moeprof.reports.overview import Grid
 from moeprof.reports.survey.data import Entry, LedgerRow, ReportData, WorkloadData
 from moeprof.reports.units import MISSING, count, number, percent, times, us
-from moeprof.reports.waterfall import lines
+from moeprof.reports.waterfall_lines import lines
 
 TIMELINES = ("reconstructed", "api")
 Rows = tuple[tuple[str, ...], ...]
