@@ -150,9 +150,16 @@ class _Books:
         self._stages = {stage.name: stage for stage in profile.stages}
         self._work = {row.name: executed_work(side.run, row, found) for row, found in _ledger(side)}
         self._ceilings = ceilings
+        self._sides: dict[tuple[str, ...], PartSide] = {}  # those asked for before
 
     def side(self, rows: Sequence[Row]) -> PartSide:
         """The rows of one part as one."""
+        asked = tuple(row.name for row in rows)
+        if asked not in self._sides:
+            self._sides[asked] = self._side(rows)
+        return self._sides[asked]
+
+    def _side(self, rows: Sequence[Row]) -> PartSide:
         names = [row.name for row in rows if row.name in self._stages]
         ran = [self._stages[name] for name in names]
         launched = [stage.name for stage in ran if stage.busy_ns or stage.overlap_ns]

@@ -152,7 +152,9 @@ def _fractions(
     positive_ns = np.maximum(whole_ns, 1)[:, None]
     shares = np.clip(_own_ns(stage, readings, moments) / positive_ns, 0.0, 1.0)
     shares *= whole_ns[:, None] > 0
-    medians: list[float] = np.median(shares, axis=0).tolist()
+    shares.sort(axis=0)  # np.median of so few takes four times as long
+    below, above = (len(shares) - 1) // 2, len(shares) // 2
+    medians: list[float] = ((shares[below] + shares[above]) / 2).tolist()
     return medians
 
 
