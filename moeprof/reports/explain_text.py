@@ -14,7 +14,8 @@ from moeprof.reports import compare_phrases as phrases
 from moeprof.reports.compare_text import notes_grid, warning
 from moeprof.reports.table import Column, FittedTable
 from moeprof.reports.units import MISSING
-from moeprof.reports.waterfall import Line, Waterfall, lines
+from moeprof.reports.waterfall import Waterfall
+from moeprof.reports.waterfall_lines import Line, lines
 from moeprof.sensitivity import SensitivityRow
 from moeprof.verdicts import BarVerdict, Explanation, Outcome, Verdict
 
