@@ -228,13 +228,12 @@ def _stage_indices(
 
 def _typical_launch_ns(operations: Sequence[Operation], iterations: Sequence[Iteration]) -> int:
     """Median duration of the calls that launch kernels."""
-    calls = [
-        iteration.launch_end_ns[p] - iteration.launch_begin_ns[p]
-        for iteration in iterations
-        for p, operation in enumerate(operations)
-        if operation.kind == "kernel"
-    ]
-    return round(statistics.median(calls)) if calls else 0
+    kernels = [operation.kind == "kernel" for operation in operations]
+    if not any(kernels):
+        return 0
+    calls = [(iteration.launch_begin_ns, iteration.launch_end_ns) for iteration in iterations]
+    bounds_ns = np.array(calls, dtype=np.int64)[:, :, kernels]  # [iteration][begin, end][kernel]
+    return round(float(np.median(bounds_ns[:, 1] - bounds_ns[:, 0])))
 
 
 def _drained_ns(iteration: Iteration, moment_ns: int) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from moeprof.host import StageScript
+from moeprof.host import HostStep, StageScript
 
 # A profiler makes the host slower, never faster: own time of a stage with waits, as a multiple of
 # what it was under the profiler (1.2 to 1.65 times too long was measured; bounds with a margin).
@@ -85,46 +85,86 @@ class Device:
         return Device(self.models, dict(self.placed), dict(self.stream_end_ns))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Burst:
+    """Launches between two waits [n]; wait: the call that then waits, None at the stage's end.
+
+    begin, end: [n, 1] fractions of the stage's host time; at: that of the wait.
+    """
+
+    operations: tuple[int, ...]
+    begin: Reals
+    end: Reals
+    wait: str | None
+    at: float
+
+
 def simulate_stage(
     script: StageScript, device: Device, begin_ns: Times, end_ns: Times
 ) -> tuple[Device, tuple[Wait, ...]]:
     """The device after a stage that the host spent [begin_ns, end_ns] in, and its waits."""
+    bursts = _bursts(script)
     host_ns = (end_ns - begin_ns).astype(np.float64)
     if script.waits:
-        host_ns = _solve_host_ns(script, device, begin_ns, end_ns)
-    after, waits, _ = _replay(script, device, begin_ns, host_ns)
+        host_ns = _solve_host_ns(script.host_ns, bursts, device, begin_ns, end_ns)
+    after, waits, _ = _replay(bursts, device, begin_ns, host_ns)
     return after, waits
 
 
-def _solve_host_ns(script: StageScript, device: Device, begin_ns: Times, end_ns: Times) -> Reals:
+def _bursts(script: StageScript) -> list[_Burst]:
+    found: list[_Burst] = []
+    launches: list[HostStep] = []
+    for step in (*script.steps, None):
+        if step is not None and step.operation is not None:
+            launches.append(step)
+            continue
+        found.append(
+            _Burst(
+                operations=tuple(s.operation for s in launches if s.operation is not None),
+                begin=np.array([[launch.begin] for launch in launches]).reshape(-1, 1),
+                end=np.array([[launch.end] for launch in launches]).reshape(-1, 1),
+                wait=step.name if step is not None else None,
+                at=step.begin if step is not None else 1.0,
+            )
+        )
+        launches = []
+    return found
+
+
+def _solve_host_ns(
+    profiled_ns: float, bursts: Sequence[_Burst], device: Device, begin_ns: Times, end_ns: Times
+) -> Reals:
     """The host's own time for which the stage ends at end_ns (more time, later end)."""
-    low = np.full(begin_ns.shape, LEAST_HOST * script.host_ns)
-    high = np.maximum(low, np.minimum(MOST_HOST * script.host_ns, end_ns - begin_ns))
+    low = np.full(begin_ns.shape, LEAST_HOST * profiled_ns)
+    high = np.maximum(low, np.minimum(MOST_HOST * profiled_ns, end_ns - begin_ns))
     while (apart := high - low > 1.0).any():
         middle = (low + high) / 2
-        late = _replay(script, device, begin_ns, middle)[2] > end_ns
+        late = _replay(bursts, device, begin_ns, middle)[2] > end_ns
         high = np.where(apart & late, middle, high)
         low = np.where(apart & ~late, middle, low)
     return low
 
 
 def _replay(
-    script: StageScript, device: Device, begin_ns: Times, host_ns: Reals
+    bursts: Sequence[_Burst], device: Device, begin_ns: Times, host_ns: Reals
 ) -> tuple[Device, tuple[Wait, ...], Reals]:
     """Replay with host_ns of the host's own time: the device, the waits, when the stage ends."""
     device = device.copy()
     waits: list[Wait] = []
     origin_ns = begin_ns.astype(np.float64)
-    for step in script.steps:
-        now_ns = origin_ns + step.begin * host_ns
-        if step.operation is None:
+    for burst in bursts:
+        begins_ns = _whole(origin_ns + burst.begin * host_ns)  # [n, S]
+        ends_ns = _whole(origin_ns + burst.end * host_ns)
+        for position, begun_ns, returned_ns in zip(
+            burst.operations, begins_ns, ends_ns, strict=True
+        ):
+            device.launch(position, begun_ns, returned_ns)
+        if burst.wait is not None:
+            now_ns = origin_ns + burst.at * host_ns
             drained_ns = device.drained_ns
             resumed_ns = np.maximum(now_ns, 0.0 if drained_ns is None else drained_ns)
             origin_ns = origin_ns + (resumed_ns - now_ns)
-            waits.append(Wait(step.name, _whole(now_ns), _whole(resumed_ns)))
-        else:
-            returned_ns = origin_ns + step.end * host_ns
-            device.launch(step.operation, _whole(now_ns), _whole(returned_ns))
+            waits.append(Wait(burst.wait, _whole(now_ns), _whole(resumed_ns)))
     return device, tuple(waits), origin_ns + host_ns
 
 
