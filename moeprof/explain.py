@@ -1,7 +1,7 @@
 """Two solutions and their variants on one workload, in one process: the figures of ``explain``.
 
 Everything shares the inputs. The bare pass goes round: A, B, first variant, second variant, ...,
-two samples each a turn, so that a drift of clocks or host falls on all alike. What the variants
+ten samples each a turn, so that a drift of clocks or host falls on all alike. What the variants
 must take is predicted from A's and B's profiles, whose CUPTI passes come last: an attached profiler
 slows the process. Every variant is checked against the reference before it is timed.
 
@@ -35,7 +35,9 @@ from moeprof.varying import STEPS_A_VARIATION, Varying
 from moeprof.verdicts import Explanation, Measurement, judge
 from moeprof.workbench import Case, try_out
 
-SAMPLES_A_TURN = 2
+# fewer make the switch itself dear: with one warm-up and two samples a turn, the first forward
+# after a switch ran up to twice as long as the second (seen at T=1 on an H200)
+SAMPLES_A_TURN = 10
 # an event pair a stage is a cross-check of single records; interventions have others
 EXPLAIN_PASSES = {"cuda": tuple(name for name in PASSES if name != "events"), "cpu": CPU_PASSES}
 
@@ -85,9 +87,10 @@ class Explaining:
         settings, device = plan.run.settings, plan.run.device
         self.settings = settings
         self.passes = Passes(settings, device)
-        short = replace(settings, warmup=min(1, settings.warmup), iterations=SAMPLES_A_TURN)
+        samples = min(SAMPLES_A_TURN, max(2, settings.iterations // 2 * 2))  # as many plain as stamped
+        short = replace(settings, iterations=samples)
         self.in_turn = Passes(short, device)
-        self.turns = math.ceil(settings.iterations * settings.trials / SAMPLES_A_TURN)
+        self.turns = math.ceil(settings.iterations * settings.trials / short.iterations)
         self.reference = load_solution("reference", device).solution
         self.inputs = Inputs(plan.run)
         self.problem = self.inputs.problem(plan.run.workloads[0], plan.run.routing)
@@ -179,7 +182,7 @@ class Explaining:
     # -- the clocks -----------------------------------------------------------------------
 
     def interleave(self, cases: Sequence[Case]) -> None:
-        """The bare pass of all, two samples each in turn: the second one is stamped."""
+        """The bare pass of all in turn; every second sample is stamped."""
         for turn in range(self.turns):
             for case in cases:
                 self.progress.step(f"turn {turn + 1} of {self.turns}")

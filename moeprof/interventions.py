@@ -49,6 +49,19 @@ class Intervention:
     variant: Solution | None = None
     impossible: str = ""
 
+    @property
+    def bounded_stages(self) -> frozenset[str]:
+        """Stages of the variant that run as many rows as they are given, not all there is room for.
+
+        Dropping pairs reaches these, whichever stages were changed to drop them.
+        """
+        stages = self.variant.stages if self.variant is not None else ()
+        return frozenset(
+            stage.name
+            for stage in stages
+            if stage.rows_run is not None and stage.rows_run.kind in ("problem_sizes", "slots")
+        )
+
 
 def plan_interventions(
     base: Solution, other: Solution, given: Sequence[str], local_pairs: int, device: str

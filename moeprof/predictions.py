@@ -102,12 +102,7 @@ def needed_shares(
 
     Rows of stages that run a bounded number of rows in the variant; others copy what they did.
     """
-    assert intervention.variant is not None
-    bounded = {
-        stage.name
-        for stage in intervention.variant.stages
-        if stage.rows_run is not None and stage.rows_run.kind in ("problem_sizes", "slots")
-    }
+    bounded = intervention.bounded_stages
     found: dict[str, float] = {}
     for line in work_rows(side.run, side.profile):
         if line.name not in bounded or not set(line.covers) & set(BOUNDED_STEPS):

@@ -175,11 +175,13 @@ def _addresses(
     """
     if intervention.kind == Kind.GRAPH:
         return bar.cause in HOST_CAUSES
-    own = [covers.get((intervention.solution, stage), set()) for stage in intervention.stages]
+    local_only = intervention.kind == Kind.LOCAL_ONLY
+    reached = {*intervention.stages, *(intervention.bounded_stages if local_only else ())}
+    own = [covers.get((intervention.solution, stage), set()) for stage in reached]
     steps = set().union(*own)
     touched = bool(steps & set(part.steps))
     more_rows = (part.before.rows or 0) > (part.after.rows or 0)
-    if intervention.kind == Kind.LOCAL_ONLY:
+    if local_only:
         return touched and more_rows and bar.cause == Cause.AMPLIFICATION
     if intervention.kind == Kind.SWAP and steps == set(part.steps):
         # of two backends with as many rows one may still move more bytes
