@@ -87,7 +87,8 @@ class Explaining:
         settings, device = plan.run.settings, plan.run.device
         self.settings = settings
         self.passes = Passes(settings, device)
-        samples = min(SAMPLES_A_TURN, max(2, settings.iterations // 2 * 2))  # as many plain as stamped
+        even = max(2, settings.iterations // 2 * 2)  # as many plain samples as stamped ones
+        samples = min(SAMPLES_A_TURN, even)
         short = replace(settings, iterations=samples)
         self.in_turn = Passes(short, device)
         self.turns = math.ceil(settings.iterations * settings.trials / short.iterations)

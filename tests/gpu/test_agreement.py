@@ -49,15 +49,19 @@ def recorded(tmp_path: Path, solution: str, tokens: int) -> Run:
 @pytest.mark.parametrize(
     ("solution", "tokens", "mode"),
     [
-        ("triton_v2", 14107, "eager"),
         ("triton_v2", 56, "graph"),
+        ("sglang_v2", 901, "graph"),
         ("flashinfer_moe", 14107, "eager"),
         ("flashinfer_moe", 7, "graph"),
         ("flashinfer_moe", 901, "graph"),
     ],
 )
 def test_span_agrees_with_flashinfers_timer(solution: str, tokens: int, mode: str) -> None:
-    """Where CUPTI does not slow the launches: replayed graphs, and a GPU that is never idle."""
+    """Where CUPTI does not slow the launches: replayed graphs, and a GPU that is never idle.
+
+    Not at the power cap: there the clock depends on the duty cycle of each timer's loop, and
+    triton_v2 at T=14107 read 10.58 ms here and 10.84 ms in FlashInfer's.
+    """
     pytest.importorskip("flashinfer.testing")
     printed = output(sys.executable, str(DRIVER), "flashinfer", solution, str(tokens), mode)
     ours, theirs = map(float, printed.split()[-2:])
@@ -67,6 +71,8 @@ def test_span_agrees_with_flashinfers_timer(solution: str, tokens: int, mode: st
 
 @pytest.mark.parametrize(("solution", "tokens"), [("triton_v2", 56), ("sglang_v2", 901)])
 def test_stage_busy_agrees_with_nsight_systems(tmp_path: Path, solution: str, tokens: int) -> None:
+    """nsys and moeprof cannot share a process, and a kernel with atomics (prepare_moe_input) takes
+    14.9 us in one process and 16.4 us in the next: nsys must fall among two of moeprof's."""
     nsys = shutil.which("nsys")
     if nsys is None:
         pytest.skip("nsys is not on PATH")
@@ -79,13 +85,15 @@ def test_stage_busy_agrees_with_nsight_systems(tmp_path: Path, solution: str, to
     database = tmp_path / "capture.sqlite"
     output(nsys, "export", "--type", "sqlite", "-o", str(database), f"{report}.nsys-rep")
     theirs = nsys_stage_us(database)
-    run = recorded(tmp_path / "traces", solution, tokens)
-    ours = stage_us(run)
-    assert set(theirs) == set(ours)
+    ours = [stage_us(recorded(tmp_path / name, solution, tokens)) for name in ("one", "two")]
+    wrong = {}
     for stage, expected in theirs.items():
-        print(f"\n{solution} T={tokens} {stage}: nsys {expected:.2f} us, {ours[stage]:.2f} us")
-    wrong = {s: (t, ours[s]) for s, t in theirs.items() if abs(t - ours[s]) > max(0.5, 0.02 * t)}
-    assert not wrong
+        low, high = sorted(found[stage] for found in ours)
+        print(f"\n{solution} T={tokens} {stage}: nsys {expected:.2f} us, {low:.2f}, {high:.2f} us")
+        tolerance = max(0.5, 0.02 * expected)
+        if not low - tolerance <= expected <= high + tolerance:
+            wrong[stage] = (expected, low, high)
+    assert set(theirs) == set(ours[0]) and not wrong
 
 
 def nsys_stage_us(database: Path) -> dict[str, float]:
