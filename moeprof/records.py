@@ -36,6 +36,7 @@ class StageInfo:
     """One stage of the solution that ran.
 
     rows_executed: (token, expert) rows it really ran, None where the notion does not apply.
+    rows_per_expert: the same by local expert, where problem sizes tell (earlier records: None).
     bytes_read, bytes_written: what its named tensors hold; weights only of experts with rows.
     row: the row it shares with other stages of one call, '' where its name is its row. Then it is a
     stretch of a user's stage; resumes: one that goes on after a stage nested inside it.
@@ -58,11 +59,19 @@ class StageInfo:
     flops: int | None = None
     row: str = ""
     resumes: bool = False
+    rows_per_expert: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("rows_executed", "bytes_read", "bytes_written", "flops"):
             value = getattr(self, name)
             _require(value is None or value >= 0, f"{name} of {self.name} is {value}", "at least 0")
+        if self.rows_per_expert is not None:
+            _require(
+                sum(self.rows_per_expert) == self.rows_executed
+                and min(self.rows_per_expert, default=0) >= 0,
+                f"rows_per_expert of {self.name} sums to {sum(self.rows_per_expert)}",
+                f"counts that sum to rows_executed, {self.rows_executed}",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,17 @@ from moeprof.records import RoutingIdentity
 
 @dataclass(frozen=True, slots=True)
 class ExecutedWork:
-    """Rows, bytes and FLOPs of one stage; None where the notion does not apply."""
+    """Rows, bytes and FLOPs of one stage; None where the notion does not apply.
+
+    rows_per_expert: where the stage reads problem sizes, which have one line an expert.
+    """
 
     rows: int | None
     rows_declared: bool
     bytes_read: int
     bytes_written: int
     flops: int | None
+    rows_per_expert: tuple[int, ...] | None = None
 
 
 def executed_work(
@@ -53,7 +57,16 @@ def executed_work(
         bytes_read=sum(held(name) for name in stage.reads if name not in stage.writes),
         bytes_written=sum(held(name) for name in stage.writes),
         flops=_flops(stage, rows, constants),
+        rows_per_expert=_rows_per_expert(stage, tensors),
     )
+
+
+def _rows_per_expert(stage: Stage, tensors: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Column 0 (m) of the problem sizes, [E, 3]."""
+    rows = stage.rows_run
+    if rows is None or rows.kind != "problem_sizes":
+        return None
+    return tuple(int(count) for count in tensors[rows.tensor][:, 0].tolist())
 
 
 def _rows(

@@ -214,4 +214,5 @@ def _stage_info(stage: Any, tensors: Mapping[str, Any], case: Case) -> StageInfo
         bytes_read=work.bytes_read,
         bytes_written=work.bytes_written,
         flops=work.flops,
+        rows_per_expert=work.rows_per_expert,
     )

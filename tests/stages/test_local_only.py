@@ -100,6 +100,25 @@ def test_rows_are_counted_as_they_run(make_problem, run):
     assert [rows[step] for step in steps] == [whole, local, local, local, whole]
 
 
+def test_rows_are_counted_by_expert(make_problem, run):
+    """Clamped: ids below the rank's experts run on the first, those above on the last."""
+    problem = make_problem(33, 24)
+    for local_only in (False, True):
+        chosen = solution("triton_v2", local_only=local_only)
+        tensors = run(chosen, problem)
+        ids = tensors["topk_ids"].flatten().long() - 24
+        ids = ids[(ids >= 0) & (ids < 8)] if local_only else ids.clamp(0, 7)
+        expected = tuple(torch.bincount(ids, minlength=8).tolist())
+        constants = {key: value for key, value in problem.items() if type(value) is int}
+        routing = RoutingIdentity("made", "made", 0, "", 0, 0, 0, (0,) * 8)
+        found = {
+            one.name: executed_work(one, tensors, constants, routing).rows_per_expert
+            for one in chosen.stages
+        }
+        assert found["gemm1"] == found["gemm2"] == expected
+        assert found["routing"] is None
+
+
 def test_swiglu_leaves_rows_that_no_expert_owns_alone(device):
     source = torch.randn(9, 512).bfloat16().to(device)
     offsets = torch.tensor([0, 2, 2, 5], dtype=torch.int32, device=device)
