@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from moeprof.attribution import profile as explain_run
+from moeprof.ceilings import ceilings_of
 from moeprof.errors import RecordError
+from moeprof.expert_rows import Range
+from moeprof.floors import FloorRow, floor_rows
+from moeprof.gemm_ledger import GemmFactors, GemmRow, gemm_rows
 from moeprof.ledger import WorkRow, work_rows
 from moeprof.profiles import Profile, StageProfile
 from moeprof.records import Run
@@ -32,6 +36,8 @@ def run_document(run: Run, profile: Profile | None = None) -> dict[str, Any]:
     missing: list[str] = []
     if profile is None:
         profile, missing = _explained(run)
+    ceilings, source = ceilings_of([run])
+    floors = () if profile is None else floor_rows(run, profile, ceilings)
     document = {
         "schema": DOCUMENT,
         "moeprof": run.moeprof,
@@ -48,7 +54,9 @@ def run_document(run: Run, profile: Profile | None = None) -> dict[str, Any]:
         "settings": asdict(run.settings),
         "correctness": _correctness(run),
         "profile": None if profile is None else _profile(profile),
-        "stages": [] if profile is None else _stages(run, profile),
+        "stages": [] if profile is None else _stages(run, profile, floors),
+        "ceilings": {**asdict(ceilings), "source": source},
+        "gemms": [] if profile is None else list(map(_gemm, gemm_rows(run, profile, ceilings))),
         "passes": _passes(run),
         "calibration": None if run.calibration is None else asdict(run.calibration),
         "clocks": [asdict(clock) for clock in run.clocks],
@@ -96,11 +104,17 @@ def _profile(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _stages(run: Run, profile: Profile) -> list[dict[str, Any]]:
+def _stages(run: Run, profile: Profile, floors: Sequence[FloorRow]) -> list[dict[str, Any]]:
     ledger = work_rows(run, profile)
+    by_name = {floor.work.name: _floor(floor) for floor in floors}
     entries = {row.name: row.entries for row in stage_rows(run.solution.stages)}
     return [
-        {**_times(stage), "entries": entries.get(stage.name, 0), **_work(work)}
+        {
+            **_times(stage),
+            "entries": entries.get(stage.name, 0),
+            **_work(work),
+            "floor": by_name.get(stage.name),
+        }
         for stage, work in zip(profile.stages, ledger, strict=True)
     ]
 
@@ -125,6 +139,50 @@ def _work(work: WorkRow) -> dict[str, Any]:
         "gigabytes_per_second": work.gigabytes_per_second,
         "teraflops": work.teraflops,
     }
+
+
+def _floor(row: FloorRow) -> dict[str, Any]:
+    """busy = floor x amplification / efficiency; null where unknown or nothing was needed."""
+    known = row.factors
+    return {
+        "floor_us": known.floor_ns / 1e3 if known else None,
+        "amplification": known.amplification if known else None,
+        "efficiency": known.efficiency if known else None,
+        "best_us_of_executed": row.best_ns / 1e3 if row.best_ns is not None else None,
+        "bound": row.bound,
+        "declared": row.declared,
+        "unneeded": row.unneeded,
+    }
+
+
+def _gemm(row: GemmRow) -> dict[str, Any]:
+    """Tiles, padding, waves and load as [low, high]; ``time`` is a product that closes."""
+    known, split = row.factors, row.tiling
+    spread = row.rows.imbalance if row.rows else None
+    return {
+        "name": row.name,
+        "step": row.step,
+        "kernel": row.kernel,
+        "tile": None if row.tile is None else {**asdict(row.tile), "shape": row.tile.shape},
+        "rows_per_expert": asdict(row.rows) if row.rows else None,
+        "tiles": _bounds(split.tiles if split else None),
+        "padding": _bounds(split.padding if split else None),
+        "waves": _bounds(split.waves if split else None),
+        "multiprocessors": split.multiprocessors if split else None,
+        "busiest_over_mean": _bounds(spread),
+        "busiest_share_of_tiles": _bounds(row.busiest_share),
+        "time": None if known is None else _gemm_time(row, known),
+        "unknown": list(row.why),
+    }
+
+
+def _gemm_time(row: GemmRow, known: GemmFactors) -> dict[str, Any]:
+    values = asdict(known)
+    return {"busy_us": row.busy_ns / 1e3, "ideal_us": values.pop("ideal_ns") / 1e3, **values}
+
+
+def _bounds(figure: Range | None) -> list[float] | None:
+    return None if figure is None else [figure.low, figure.high]
 
 
 def _passes(run: Run) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from moeprof.ledger import WorkRow, work_rows
 from moeprof.profiles import Profile, StageProfile
 from moeprof.records import Run
 from moeprof.reports import phrases
+from moeprof.reports.ledger_text import ledgers
 from moeprof.reports.table import Column, FittedTable
 from moeprof.reports.units import MISSING, count, number, percent, times, us
 from moeprof.rows import stage_rows
@@ -35,6 +36,7 @@ def render_run(run: Run) -> RenderableType:
         parts.append(Text(f"\n{phrases.source(run, profile)}", style="bold"))
         rows = work_rows(run, profile)
         parts.append(FittedTable(_columns(run, profile, rows), _caption(rows)))
+        parts.extend(ledgers(run, profile, row_label, _notes))
     parts.append(_notes(phrases.notes(run, profile)))
     parts.extend(_warning(text) for text in (*missing, *phrases.warnings(run, profile)))
     return Group(*parts)
