@@ -24,11 +24,12 @@ def latencies(data: ReportData) -> Grid:
     for workload in data.workloads:
         found = [workload.entry(solution) for solution in data.solutions]
         run = workload.entries[0].run
+        routed = not run.workload.is_callable
         rows.append(
             (
                 workload.name,
-                f"{run.routing.local_pairs:,}",
-                str(run.routing.active_experts),
+                number(run.routing.local_pairs if routed else None),
+                number(run.routing.active_experts if routed else None),
                 *(_latency(entry) for entry in found),
             )
         )
