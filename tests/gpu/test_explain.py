@@ -110,7 +110,7 @@ def test_records_of_both_sides_are_whole(small):
     for side in ("before", "after"):
         run = store.load(small["comparison"][side]["record"])
         assert {p.name for p in run.passes} == {"first", "bare", "blocked", "graph"}
-        assert {t.name for t in run.timelines} == {"kernels", "api"}
+        assert {t.name for t in run.timelines} == {"kernels", "api", "graph"}
         assert run.calibration is not None and run.calibration.graph_gap_ns is not None
     assert small["comparison"]["residual_ns"] == 0
 
