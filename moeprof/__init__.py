@@ -8,7 +8,7 @@ For code that is not a Solution: ``stage`` names its parts, ``profile`` measures
 from moeprof.scopes import TYPE_CHECKING, stage
 
 if TYPE_CHECKING:
-    from moeprof.interface import profile
+    from moeprof.measure.interface import profile
     from moeprof.timing.ranges import enable_ranges
 
 __all__ = ["enable_ranges", "profile", "stage"]
@@ -16,7 +16,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    where = {"profile": "moeprof.interface", "enable_ranges": "moeprof.timing.ranges"}.get(name)
+    homes = {"profile": "moeprof.measure.interface", "enable_ranges": "moeprof.timing.ranges"}
+    where = homes.get(name)
     if where is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

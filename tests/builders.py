@@ -1,8 +1,8 @@
 """Hand-made records: a small host-and-GPU model that plays every pass of a forward.
 
-The model is written apart from ``moeprof.simulate`` and knows what the reconstruction must find
-out: how long the host needs before and in each launch call, when it waits, how much slower it is
-under a profiler. ``make_run`` plays all passes of it into a Run as the executor would write one.
+The model is written apart from ``moeprof.analysis.simulate`` and knows what the reconstruction must
+find out: how long the host needs before and in each launch call, when it waits, how much slower it
+is under a profiler. ``make_run`` plays all passes of it into a Run as the executor would write one.
 """
 
 from __future__ import annotations

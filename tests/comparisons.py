@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from moeprof.records import Run, StageInfo
-from moeprof.store import save
+from moeprof.storage.store import save
 from tests.builders import Launch, Script, make_run
 
 TOKENS, PAIRS = 14107, 13982

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from moeprof.attribution import middle, profile
-from moeprof.checks import findings
+from moeprof.analysis.attribution import middle, profile
+from moeprof.analysis.checks import findings
+from moeprof.analysis.profiles import UNATTRIBUTED, Reading
+from moeprof.analysis.trust import judge
 from moeprof.errors import RecordError
-from moeprof.profiles import UNATTRIBUTED, Reading
 from moeprof.records import ClockSample, Iteration, PassResult, Run, Sample, TimelinePass
-from moeprof.trust import judge
 from tests.builders import eager_script, make_cpu_run, make_run, play, stage_info
 
 

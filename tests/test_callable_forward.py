@@ -12,8 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moeprof import stage
-from moeprof.callable_forward import CallableForward, Stretch, discover, stretches, tensors_in
 from moeprof.errors import ContractError
+from moeprof.measure.callable_forward import (
+    CallableForward,
+    Stretch,
+    discover,
+    stretches,
+    tensors_in,
+)
 from moeprof.scopes import LISTENER, OUTSIDE
 
 

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from moeprof.catalog import FORWARD_INPUTS, load_solution, solution_names
 from moeprof.contract import STEPS, check_wiring
 from moeprof.errors import ContractError, UsageError
-from moeprof.sources import solution_files, source_hash, stage_backends
+from moeprof.solutions.catalog import FORWARD_INPUTS, load_solution, solution_names
+from moeprof.solutions.sources import solution_files, source_hash, stage_backends
 
 SIX = {"reference", "sglang_v1", "sglang_v2", "triton_v1", "triton_v2", "flashinfer_moe"}
 AXES = (
@@ -153,7 +153,7 @@ def test_a_change_in_a_stage_changes_exactly_the_solutions_that_use_it(root, tmp
 
     def hashes():
         program = (
-            "from moeprof.sources import solution_files, source_hash\n"
+            "from moeprof.solutions.sources import solution_files, source_hash\n"
             "for file in solution_files(): print(file.name, source_hash([file.path]))\n"
         )
         done = subprocess.run(

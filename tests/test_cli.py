@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from moeprof import store
 from moeprof.cli.main import COMMANDS, run_command
-from moeprof.environment import library_versions
+from moeprof.machine.environment import library_versions
+from moeprof.storage import store
 
 QUICK = ("--device", "cpu", "--definition", "tiny", "--num-tokens", "7", "--preset", "quick")
 RUN = "def run(logits, bias, x, x_scale, w1, w1_scale, w2, w2_scale, offset, factor{}):\n"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from moeprof.comparable import (
+from moeprof.compare.comparable import (
     Grade,
     Reason,
     reasons,
@@ -197,7 +197,7 @@ def test_many_alike_are_told_once():
 
 
 def test_rows_of_different_origin():
-    from moeprof.attribution import profile
+    from moeprof.analysis.attribution import profile
 
     first = profile(pipeline())
     upper = replace(first, source="api", host_upper_bounds=True)

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from moeprof.ceilings import ASSUMED_CEILINGS, ceilings_of
-from moeprof.compare import best_time, compare, explain_pair
-from moeprof.comparison import Bar, Cause, Comparison, Explained, Part
+from moeprof.analysis.profiles import UNATTRIBUTED, Profile, StageProfile, Trust
+from moeprof.analysis.rows import Row, stage_rows
+from moeprof.compare.compare import best_time, compare, explain_pair
+from moeprof.compare.comparison import Bar, Cause, Comparison, Explained, Part
+from moeprof.compare.partition import merge_overlapping, shared_parts
+from moeprof.compare.split import log_mean, whole_numbers, work_share
 from moeprof.contract import STEPS
 from moeprof.errors import RecordError
-from moeprof.ledger import Ceilings
-from moeprof.necessary import Work
-from moeprof.partition import merge_overlapping, shared_parts
-from moeprof.profiles import UNATTRIBUTED, Profile, StageProfile, Trust
+from moeprof.ledger.ceilings import ASSUMED_CEILINGS, ceilings_of
+from moeprof.ledger.ledger import Ceilings
+from moeprof.ledger.necessary import Work
 from moeprof.records import MachineCeilings, Run, StageInfo
-from moeprof.rows import Row, stage_rows
-from moeprof.split import log_mean, whole_numbers, work_share
 from tests.builders import make_cpu_run, make_run, stage_info
 from tests.comparisons import PAIRS, ROWS, fused, pipeline
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from moeprof import store
 from moeprof.cli.main import run_command
 from moeprof.records import PassResult
+from moeprof.storage import store
 from tests.comparisons import at, fused, named, pipeline, save_all
 from tests.test_comparable import clocked, with_iteration
 
@@ -275,7 +275,7 @@ def test_tables_as_markdown_and_json(traces, capsys):
     assert "## Speedup over reference" in text
     assert say(*everything, "--format", "json") == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["schema"] == "moeprof.compare-workloads/1"
+    assert document["schema"] == "moeprof.compare.compare-workloads/1"
     assert len(document["workloads"]) == len(document["records"]) == 19
     assert [s["wins"] for s in document["metrics"]["latency"]["summary"]] == [0, 19, 0]
     assert set(document["records"][0]) == {*PAIR, "sglang_v1", "reference"}

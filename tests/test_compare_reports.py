@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 from rich.console import Console, RenderableType
 
-from moeprof.compare import compare, explain_pair
-from moeprof.comparison import Comparison
+from moeprof.compare.compare import compare, explain_pair
+from moeprof.compare.comparison import Comparison
+from moeprof.compare.tables import make_table
 from moeprof.records import PassResult, Sample
 from moeprof.reports import compare_phrases as phrases
 from moeprof.reports.compare_markdown import escape
 from moeprof.reports.compare_text import render_comparison
 from moeprof.reports.overview_text import render_overview
 from moeprof.reports.waterfall import Waterfall, lines
-from moeprof.tables import make_table
 from tests.builders import make_cpu_run
 from tests.comparisons import fused, named, pipeline
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from moeprof.compare.tables import Latency, latency, make_table, regime
 from moeprof.records import Correctness, PassResult, Run, Sample
 from moeprof.reports.overview import grids
-from moeprof.tables import Latency, latency, make_table, regime
 from tests.comparisons import at, fused, named, pipeline
 
 WRONG = Correctness(False, 0.4, 1.0, 0.1, 9.0, problem="36 % matched")

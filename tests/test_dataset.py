@@ -12,10 +12,10 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from moeprof.blobs import read_tensors, round_to_bfloat16, write_routing_blob
-from moeprof.dataset import Dataset, custom_workload, dataset_root, own_root
 from moeprof.definition import Definition, Workload
 from moeprof.errors import UsageError
+from moeprof.problem.blobs import read_tensors, round_to_bfloat16, write_routing_blob
+from moeprof.problem.dataset import Dataset, custom_workload, dataset_root, own_root
 
 REAL = "moe_fp8_block_scale_ds_routing_topk8_ng8_kg4_e32_h7168_i2048"
 TINY = "moe_fp8_block_scale_ds_routing_topk8_ng8_kg4_e8_h256_i256"
@@ -161,8 +161,8 @@ def reference_of(text: str) -> Callable[..., torch.Tensor]:
 
 
 def tiny_inputs(tokens: int, offset: int, seed: int = 0) -> dict[str, Any]:
-    from moeprof.inputs import make_activations, make_weights
-    from moeprof.routing import make_routing, parse_spec
+    from moeprof.measure.inputs import make_activations, make_weights
+    from moeprof.problem.routing import make_routing, parse_spec
 
     tiny = Dataset(own_root()).definition("tiny")
     workload = custom_workload(tiny, tokens, offset)
@@ -174,7 +174,7 @@ def tiny_inputs(tokens: int, offset: int, seed: int = 0) -> dict[str, Any]:
 
 def test_reference_equals_a_loop_over_tokens() -> None:
     """Float64, token by token and expert by expert, with scales applied block by block."""
-    from moeprof.routing import select
+    from moeprof.problem.routing import select
 
     inputs = tiny_inputs(33, 16)
     output = reference_of(Dataset(own_root()).definition("tiny").reference)(**inputs)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from moeprof import capabilities, environment, store
-from moeprof.codec import encode
+from moeprof.machine import capabilities, environment
+from moeprof.storage import store
+from moeprof.storage.codec import encode
 
 
 def private_words():

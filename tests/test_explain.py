@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from moeprof import store
 from moeprof.cli.main import run_command
-from moeprof.compare import compare, explain_pair
-from moeprof.interventions import Intervention, Kind
-from moeprof.predictions import Prediction
+from moeprof.compare.compare import compare, explain_pair
+from moeprof.interventions.interventions import Intervention, Kind
+from moeprof.interventions.predictions import Prediction
+from moeprof.interventions.sensitivity import SensitivityRow
+from moeprof.interventions.verdicts import Explanation, Measurement, judge
 from moeprof.reports.explain_json import explanation_document
 from moeprof.reports.explain_text import render_explanation
-from moeprof.sensitivity import SensitivityRow
-from moeprof.verdicts import Explanation, Measurement, judge
+from moeprof.storage import store
 from tests.comparisons import fused, pipeline
 
 QUICK = "--device cpu --num-tokens 7 --warmup 0 --trials 2 --iterations 2".split()

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof.attribution import profile
+from moeprof.analysis.attribution import profile
 from moeprof.errors import RecordError
-from moeprof.expert_rows import ExpertRows, Range, expert_rows
-from moeprof.floors import floor_rows, total
-from moeprof.gemm_ledger import GemmRow, gemm_factors, gemm_rows, tiling
-from moeprof.gemm_tiles import GemmTile
-from moeprof.ledger import Ceilings
+from moeprof.ledger.expert_rows import ExpertRows, Range, expert_rows
+from moeprof.ledger.floors import floor_rows, total
+from moeprof.ledger.gemm_ledger import GemmRow, gemm_factors, gemm_rows, tiling
+from moeprof.ledger.gemm_tiles import GemmTile
+from moeprof.ledger.ledger import Ceilings
 from moeprof.records import Run
 from moeprof.reports.gemm_phrases import factor, gemm_notes
 from moeprof.reports.json import run_document

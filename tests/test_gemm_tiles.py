@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moeprof import store
-from moeprof.gemm_tiles import GemmTile, Parsed, parse_kernel, short_name, template_arguments
-from moeprof.mangled import demangled
+from moeprof.analysis.rows import rows_of
+from moeprof.ledger.gemm_tiles import GemmTile, Parsed, parse_kernel, short_name, template_arguments
+from moeprof.ledger.mangled import demangled
 from moeprof.records import Run
-from moeprof.rows import rows_of
+from moeprof.storage import store
 
 RECORDED = Path(__file__).resolve().parents[1] / "traces" / "recorded" / "h200"
 SGL_SMALL = GemmTile("CUTLASS", 32, 128, 128, swap_ab=True, cluster_columns=2)

@@ -8,10 +8,10 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof.identity import attribute
-from moeprof.profiles import UNATTRIBUTED, IterationProfile, StageTime
+from moeprof.analysis.identity import attribute
+from moeprof.analysis.profiles import UNATTRIBUTED, IterationProfile, StageTime
+from moeprof.analysis.rows import rows_of, stage_rows
 from moeprof.records import Iteration, Operation, StageInfo
-from moeprof.rows import rows_of, stage_rows
 
 
 def operation(stage: str, stream: int = 7, name: str = "k") -> Operation:

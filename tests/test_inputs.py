@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from moeprof.dataset import Dataset, custom_workload, own_root
 from moeprof.errors import UsageError
-from moeprof.inputs import (
+from moeprof.measure.inputs import (
     RECIPES,
     changed_inputs,
     fingerprint,
@@ -18,7 +17,8 @@ from moeprof.inputs import (
     make_activations,
     make_weights,
 )
-from moeprof.routing import make_routing, parse_spec, select
+from moeprof.problem.dataset import Dataset, custom_workload, own_root
+from moeprof.problem.routing import make_routing, parse_spec, select
 
 TINY = Dataset(own_root()).definition("tiny")
 WORKLOAD = custom_workload(TINY, 70, 40)
@@ -90,7 +90,7 @@ def test_quantised_values_have_the_stated_deviations() -> None:
 
 def test_quantising_is_as_close_as_e4m3_allows() -> None:
     """Against the same normals unquantised: the relative L2 error of e4m3 is about 0.026."""
-    from moeprof.inputs import _quantise
+    from moeprof.measure.inputs import _quantise
 
     normals = torch.randn(256, 384, generator=torch.Generator().manual_seed(1))
     for rows in (1, 128):
@@ -116,7 +116,7 @@ def test_harness_tensors_are_those_of_flashinfer_bench() -> None:
     """Same values where FlashInfer-Bench's function is given the same generator state."""
     from flashinfer_bench.bench.utils import _rand_tensor
 
-    from moeprof.inputs import _generator
+    from moeprof.measure.inputs import _generator
 
     made = make_activations(TINY, WORKLOAD, ROUTING, "harness", 0, "cpu")
     for name in ("hidden_states", "hidden_states_scale"):

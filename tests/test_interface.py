@@ -17,16 +17,18 @@ import torch
 from rich.console import Console
 
 import moeprof
-from moeprof import attribution, stage, store
-from moeprof.compare import compare, explain_pair
+from moeprof import stage
+from moeprof.analysis import attribution
+from moeprof.analysis.rows import clock_rows, stage_rows
+from moeprof.compare.compare import compare, explain_pair
 from moeprof.errors import ContractError, EnvironmentMissing, UsageError
-from moeprof.interface import profile
+from moeprof.measure.interface import profile
 from moeprof.records import Iteration, Operation, Run, StageInfo, TimelinePass
 from moeprof.reports.compare_text import render_comparison
 from moeprof.reports.json import run_document
 from moeprof.reports.text import render_run, render_runs
-from moeprof.rows import clock_rows, stage_rows
 from moeprof.scopes import LISTENER
+from moeprof.storage import store
 from moeprof.timing.other_threads import charge_by_time
 from moeprof.timing.ranges import ScopeRanges
 from tests import builders

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from moeprof.catalog import FORWARD_INPUTS, load_solution
 from moeprof.contract import STEPS, Solution, Step, stage
-from moeprof.interventions import (
+from moeprof.interventions.interventions import (
     LARGE_WORKSPACE,
     SMALL_WORKSPACE,
     Intervention,
@@ -16,6 +15,7 @@ from moeprof.interventions import (
     plan_interventions,
     same_stage,
 )
+from moeprof.solutions.catalog import FORWARD_INPUTS, load_solution
 
 AXES = (
     "num_experts num_local_experts hidden_size intermediate_size gemm1_out_size "

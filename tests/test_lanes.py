@@ -6,10 +6,10 @@ from collections import Counter
 
 from hypothesis import given
 
-from moeprof.attribution import profile
-from moeprof.identity import attribute
-from moeprof.lanes import CAUSES, Lane, Lanes, lanes_of, median_lanes
-from moeprof.reconstruct import reconstruct
+from moeprof.analysis.attribution import profile
+from moeprof.analysis.identity import attribute
+from moeprof.analysis.lanes import CAUSES, Lane, Lanes, lanes_of, median_lanes
+from moeprof.analysis.reconstruct import reconstruct
 from moeprof.records import Iteration, Operation, Run
 from tests.builders import Launch, make_cpu_run, make_run, stage_info
 from tests.test_identity import timelines

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof.attribution import profile
+from moeprof.analysis.attribution import profile
 from moeprof.errors import RecordError
-from moeprof.ledger import Ceilings, factors, work_rows
-from moeprof.necessary import Geometry, Work, necessary_work
+from moeprof.ledger.ledger import Ceilings, factors, work_rows
+from moeprof.ledger.necessary import Geometry, Work, necessary_work
 from tests.builders import eager_script, make_run, stage_info
 
 # T = 3 tokens, 16 experts of which 4 local, H = 256, I = 128; 5 local pairs on 2 experts

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from moeprof.launches import LaunchModel
-from moeprof.reconstruct import reconstruct
+from moeprof.analysis.launches import LaunchModel
+from moeprof.analysis.reconstruct import reconstruct
 from moeprof.records import Calibration, PassResult, Run, TimelinePass
 from tests.builders import (
     GAP_NS,

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from moeprof import store
-from moeprof.attribution import attribute, profile
-from moeprof.checks import findings
+from moeprof.analysis.attribution import attribute, profile
+from moeprof.analysis.checks import findings
+from moeprof.analysis.rows import rows_of, stage_rows
 from moeprof.records import Run
-from moeprof.rows import rows_of, stage_rows
+from moeprof.storage import store
 
 RECORDED = Path(__file__).resolve().parents[1] / "traces" / "recorded" / "h200"
 SOLUTIONS = ("reference", "sglang_v1", "sglang_v2", "triton_v1", "triton_v2", "flashinfer_moe")

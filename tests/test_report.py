@@ -11,7 +11,7 @@ import pytest
 
 from moeprof.errors import UsageError
 from moeprof.records import CALLABLE, Correctness, MachineCeilings, PassResult, Run
-from moeprof.reports.html import figures
+from moeprof.reports.html import figures, plot, roofline
 from moeprof.reports.html.page import report_page
 from moeprof.reports.markdown import report_markdown
 from moeprof.reports.survey import tables
@@ -184,7 +184,7 @@ def test_the_ceilings_are_the_records_own_if_any_has_them(runs, data) -> None:
     known = replace(runs[1], ceilings=MachineCeilings(4e12, 5e12, 1.5e15, 1.25e15))
     found = build([known, runs[2]])
     assert found.ceilings_label == "measured beside the runs: 5.00 TB/s read, 1,250 TFLOP/s FP8"
-    roof = figures.roofline(found.workloads[0], found, figures.row_colours(found))["data"][0]
+    roof = roofline.roofline(found.workloads[0], found, figures.row_colours(found))["data"][0]
     assert (roof["x"][1], roof["y"][1], roof["y"][2]) == (250.0, 1250.0, 1250.0)
 
 
@@ -210,7 +210,7 @@ def test_the_waterfall_goes_from_one_span_to_the_other(data) -> None:
 
 
 def test_the_roofline_has_a_point_for_each_gemm(data) -> None:
-    figure = figures.roofline(data.workloads[-1], data, figures.row_colours(data))
+    figure = roofline.roofline(data.workloads[-1], data, figures.row_colours(data))
     points = {
         trace["name"]: dict(zip(trace["text"], zip(trace["x"], trace["y"], strict=True),
                                 strict=True))
@@ -238,8 +238,9 @@ def test_every_colour_of_a_figure_is_in_the_style(data, root: Path) -> None:
     style = (root / "moeprof" / "reports" / "html" / "page.css").read_text()
     light, dark = style.split("@media (prefers-color-scheme: dark)")
     names = set(figures.row_colours(data).values()) | set(figures.CAUSE_COLOURS.values())
-    names |= set(re.findall(r'"(--[\w-]+)"', (root / figures.__file__).read_text()))
-    names |= {f"--series-{i}" for i in range(figures.SERIES_COLOURS)}
+    for module in (figures, roofline):
+        names |= set(re.findall(r'"(--[\w-]+)"', Path(module.__file__).read_text()))
+    names |= {f"--series-{i}" for i in range(plot.SERIES_COLOURS)}
     names |= {f"--other-{i}" for i in range(figures.OTHER_COLOURS)}
     assert len(names) > 20
     for name in names:
@@ -247,11 +248,11 @@ def test_every_colour_of_a_figure_is_in_the_style(data, root: Path) -> None:
 
 
 def test_logarithmic_axes_have_readable_ticks() -> None:
-    axis = figures._log_axis("us", [338.0, 1143.0])
+    axis = plot.log_axis("us", [338.0, 1143.0])
     assert axis["ticktext"] == ["500", "1,000"]
-    assert figures._log_axis("us", [0.5, 40_000.0])["ticktext"] == ["1", "10", "100", "1,000",
+    assert plot.log_axis("us", [0.5, 40_000.0])["ticktext"] == ["1", "10", "100", "1,000",
                                                                    "10,000"]  # fmt: skip
-    assert figures._log_axis("us", [])["ticktext"] == ["1"]
+    assert plot.log_axis("us", [])["ticktext"] == ["1"]
 
 
 # ---------------------------------------------------------------- formats

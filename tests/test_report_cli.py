@@ -12,7 +12,7 @@ import pytest
 
 from moeprof.cli.main import run_command
 from moeprof.cli.report import record_files
-from moeprof.store import save
+from moeprof.storage.store import save
 from tests.comparisons import fused, pipeline
 
 RECORDED = Path(__file__).resolve().parents[1] / "traces" / "recorded" / "h200"

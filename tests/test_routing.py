@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moeprof.blobs import round_to_bfloat16, write_routing_blob
-from moeprof.dataset import Dataset, custom_workload, own_root
 from moeprof.definition import Definition, Workload
 from moeprof.errors import UsageError
-from moeprof.group_topk import decision_margin, select
-from moeprof.routing import Routing, identify, make_routing, parse_spec
-from moeprof.synthetic_routing import DECISIVE_MARGIN
+from moeprof.problem.blobs import round_to_bfloat16, write_routing_blob
+from moeprof.problem.dataset import Dataset, custom_workload, own_root
+from moeprof.problem.group_topk import decision_margin, select
+from moeprof.problem.routing import Routing, identify, make_routing, parse_spec
+from moeprof.problem.synthetic_routing import DECISIVE_MARGIN
 
 DATASET = Dataset(own_root())
 TINY = DATASET.definition("tiny")
@@ -398,6 +398,6 @@ def test_a_routing_that_cannot_be_meant(text: str, part: str) -> None:
 
 
 def test_neither_torch_nor_triton_is_imported() -> None:
-    code = "import sys, moeprof.routing; print({'torch', 'triton'} & set(sys.modules))"
+    code = "import sys, moeprof.problem.routing; print({'torch', 'triton'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

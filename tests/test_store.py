@@ -17,8 +17,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moeprof import store
-from moeprof.atomic import write_atomically
 from moeprof.errors import RecordError, ResourceExhausted
 from moeprof.records import (
     Correctness,
@@ -29,6 +27,8 @@ from moeprof.records import (
     StageInfo,
     TimelinePass,
 )
+from moeprof.storage import store
+from moeprof.storage.atomic import write_atomically
 
 TIME = st.floats(min_value=0, max_value=1e9)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -270,7 +270,7 @@ def test_a_kill_at_any_moment_leaves_whole_files_only(tmp_path):
     write_atomically(target, old)
     program = (
         "import sys, itertools, pathlib\n"
-        "from moeprof.atomic import write_atomically\n"
+        "from moeprof.storage.atomic import write_atomically\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "print('ready', flush=True)\n"
         "for n in itertools.count():\n"
@@ -314,7 +314,7 @@ def test_a_full_disk_leaves_the_old_state(tmp_path):
 def test_dev_full_is_named_as_a_full_disk():
     with open("/dev/full", "wb", buffering=0) as full, pytest.raises(OSError) as caught:
         full.write(b"x")
-    from moeprof.atomic import _explained
+    from moeprof.storage.atomic import _explained
 
     assert "No space left on device" in str(_explained(Path("a/b"), caught.value))
 
@@ -333,7 +333,7 @@ def test_replacing_and_not_replacing(tmp_path):
 
 
 def test_without_unnamed_files_a_named_one_is_used_and_removed(tmp_path):
-    from moeprof.atomic import _write_named
+    from moeprof.storage.atomic import _write_named
 
     path = tmp_path / "file.bin"
     _write_named(path, b"one", replace=False)

@@ -8,15 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof.catalog import load_solution
-from moeprof.ceilings import ASSUMED_CEILINGS
-from moeprof.compare import compare, explain_pair
-from moeprof.comparison import Cause
-from moeprof.interventions import Intervention, Kind, with_options
-from moeprof.predictions import Evidence, Prediction, needed_shares, predict_change
-from moeprof.reconstruct import reconstruct
+from moeprof.analysis.reconstruct import reconstruct
+from moeprof.compare.compare import compare, explain_pair
+from moeprof.compare.comparison import Cause
+from moeprof.interventions.interventions import Intervention, Kind, with_options
+from moeprof.interventions.predictions import Evidence, Prediction, needed_shares, predict_change
+from moeprof.interventions.verdicts import (
+    Measurement,
+    Outcome,
+    Verdict,
+    bar_verdicts,
+    judge,
+    tolerance_us,
+)
+from moeprof.ledger.ceilings import ASSUMED_CEILINGS
 from moeprof.records import Run
-from moeprof.verdicts import Measurement, Outcome, Verdict, bar_verdicts, judge, tolerance_us
+from moeprof.solutions.catalog import load_solution
 from tests.builders import eager_script, make_cpu_run, make_run, stage_info
 from tests.comparisons import PAIRS, PIPELINE, ROWS, TOKENS, fused, named, pipeline
 

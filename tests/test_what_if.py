@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from moeprof.attribution import profile
-from moeprof.comparison import Explained
-from moeprof.reconstruct import reconstruct
+from moeprof.analysis.attribution import profile
+from moeprof.analysis.reconstruct import reconstruct
+from moeprof.compare.comparison import Explained
+from moeprof.interventions.what_if import Change, how, span_change_us
 from moeprof.records import Run
-from moeprof.what_if import Change, how, span_change_us
 from tests.builders import eager_script, make_cpu_run, make_run
 
 

@@ -20,7 +20,7 @@ def command(as_json: bool) -> None:
     """
     import torch
 
-    from moeprof.environment import describe
+    from moeprof.machine.environment import describe
 
     if not torch.cuda.is_available():
         raise EnvironmentMissing(

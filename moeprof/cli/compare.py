@@ -13,9 +13,9 @@ from moeprof.cli.output import show, show_json, shown_path
 from moeprof.errors import UsageError
 
 if TYPE_CHECKING:
-    from moeprof.comparable import Reason
-    from moeprof.lookup import Wanted
+    from moeprof.compare.comparable import Reason
     from moeprof.records import Run
+    from moeprof.storage.lookup import Wanted
 
 
 @click.command("compare")
@@ -53,7 +53,7 @@ def command(
     Records of different work are refused, each reason named, and so are those measured under
     different drivers or clocks unless --force is given. Exit codes: 0 ok, 2 usage or refused.
     """
-    from moeprof.lookup import Wanted
+    from moeprof.storage.lookup import Wanted
 
     wanted = Wanted(num_tokens, workload, definition)
     if all_workloads:
@@ -69,9 +69,9 @@ def command(
 def _compare_two(
     solutions: tuple[str, ...], wanted: Wanted, form: str, force: bool, traces: Path
 ) -> None:
-    from moeprof.comparable import reasons, require_comparable, source_reasons, told
-    from moeprof.compare import compare, explain_pair, labels_of
-    from moeprof.store import load
+    from moeprof.compare.comparable import reasons, require_comparable, source_reasons, told
+    from moeprof.compare.compare import compare, explain_pair, labels_of
+    from moeprof.storage.store import load
 
     paths = _two_paths(solutions, wanted, traces)
     first, second = load(paths[0]), load(paths[1])
@@ -103,7 +103,7 @@ def _compare_two(
 
 def _two_paths(solutions: tuple[str, ...], wanted: Wanted, traces: Path) -> tuple[Path, Path]:
     """Paths as given; of names the records of one workload that both have."""
-    from moeprof.lookup import is_path, one_workload, same_workload, workloads_of
+    from moeprof.storage.lookup import is_path, one_workload, same_workload, workloads_of
 
     first, second = solutions
     if is_path(first) and is_path(second):
@@ -127,8 +127,8 @@ def _compare_all(
     force: bool,
     traces: Path,
 ) -> None:
-    from moeprof.lookup import find_all
-    from moeprof.tables import make_table
+    from moeprof.compare.tables import make_table
+    from moeprof.storage.lookup import find_all
 
     paths = find_all(traces, solutions, reference, wanted)
     workloads, against = _load_comparable(paths, solutions, force)
@@ -157,8 +157,8 @@ def _load_comparable(
     paths: Sequence[dict[str, Path]], solutions: Sequence[str], force: bool
 ) -> tuple[list[dict[str, Run]], tuple[str, ...]]:
     """Every record, once it is known that those of one workload may be compared."""
-    from moeprof.comparable import reasons, require_comparable, told
-    from moeprof.store import load
+    from moeprof.compare.comparable import reasons, require_comparable, told
+    from moeprof.storage.store import load
 
     loaded: list[dict[str, Run]] = []
     found: list[Reason] = []

@@ -20,7 +20,7 @@ def command(traces: Path, as_json: bool) -> None:
     Imports every library in a process of its own and runs every tool, which takes a few seconds.
     Exit code 0, whatever is missing.
     """
-    from moeprof.capabilities import probe
+    from moeprof.machine.capabilities import probe
 
     capabilities = probe(traces / "runs")
     if as_json:

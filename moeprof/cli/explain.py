@@ -41,10 +41,10 @@ def command(
     and weight views made once. The records of A and B are kept. Exit codes: 0 ok, whatever was
     proven; 1 wrong result, 2 usage or environment.
     """
-    from moeprof.catalog import check_exists, load_solution
     from moeprof.cli.planning import RunOptions, choose_device, make_plan
     from moeprof.cli.progress import ProgressBar
-    from moeprof.store import check_writable, save
+    from moeprof.solutions.catalog import check_exists, load_solution
+    from moeprof.storage.store import check_writable, save
 
     first, second = solutions
     for name in solutions:
@@ -60,7 +60,7 @@ def command(
     check_writable(folder)
     records: list[Path] = []
 
-    from moeprof.explain import EXPLAIN_PASSES, ExplainPlan, explain
+    from moeprof.explain.explain import EXPLAIN_PASSES, ExplainPlan, explain
 
     settings = replace(plan.settings, passes=EXPLAIN_PASSES[plan.device])
     other = load_solution(second, plan.device)

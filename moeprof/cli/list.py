@@ -22,7 +22,7 @@ def command() -> None:
 @json_option
 def solutions(as_json: bool) -> None:
     """The solutions that come with moeprof; a file of your own is given to run by its path."""
-    from moeprof.sources import solution_files
+    from moeprof.solutions.sources import solution_files
 
     rows = [{"name": file.name, "summary": file.summary} for file in solution_files()]
     _show("solutions", rows, as_json)
@@ -32,7 +32,7 @@ def solutions(as_json: bool) -> None:
 @json_option
 def stages(as_json: bool) -> None:
     """The seven steps in order, each with the backends that can perform it."""
-    from moeprof.sources import stage_backends
+    from moeprof.solutions.sources import stage_backends
 
     rows = [
         {"step": step, "backend": file.name, "module": file.module, "summary": file.summary}
@@ -48,7 +48,7 @@ def stages(as_json: bool) -> None:
 @json_option
 def workloads(definition: str | None, dataset: str | None, as_json: bool) -> None:
     """The workloads of one definition or of all."""
-    from moeprof.dataset import Dataset, dataset_root
+    from moeprof.problem.dataset import Dataset, dataset_root
 
     data = Dataset(dataset_root(dataset, os.environ))
     chosen = [data.definition(definition)] if definition else data.definitions()
@@ -81,7 +81,7 @@ def runs(
     as_json: bool,
 ) -> None:
     """The records under --traces, oldest first, by their file names alone."""
-    from moeprof.store import find_runs
+    from moeprof.storage.store import find_runs
 
     found = find_runs(traces / "runs", solution, definition, num_tokens)
     rows = [

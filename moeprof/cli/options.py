@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from moeprof.dataset import own_root
 from moeprof.presets import PRESETS
+from moeprof.problem.dataset import own_root
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

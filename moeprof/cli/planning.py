@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
-from moeprof.dataset import Dataset, dataset_root, own_root
 from moeprof.definition import Definition, Workload
 from moeprof.errors import EnvironmentMissing, UsageError
 from moeprof.presets import (
@@ -23,10 +22,11 @@ from moeprof.presets import (
     check_passes,
     choose_passes,
 )
+from moeprof.problem.dataset import Dataset, dataset_root, own_root
 from moeprof.records import Settings
 
 if TYPE_CHECKING:
-    from moeprof.execute import Plan
+    from moeprof.measure.execute import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ class RunOptions:
 
 def make_plan(options: RunOptions) -> Plan:
     """What to run; UsageError, EnvironmentMissing or ContractError say what cannot be meant."""
-    from moeprof.catalog import check_exists, load_solution
-    from moeprof.routing import parse_spec
+    from moeprof.problem.routing import parse_spec
+    from moeprof.solutions.catalog import check_exists, load_solution
 
     _check_one_selection(options)
     check_exists(options.solution)
@@ -83,7 +83,7 @@ def make_plan(options: RunOptions) -> Plan:
     dataset, definition = choose_definition(options.definition, dataset, device)
     workloads = choose_workloads(options, dataset, definition)
 
-    from moeprof.execute import Plan
+    from moeprof.measure.execute import Plan
 
     return Plan(
         loaded=load_solution(options.solution, device),

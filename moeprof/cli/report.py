@@ -59,7 +59,7 @@ def command(records: Sequence[Path], output: Path | None, form: str | None, forc
 def _written(files: Sequence[Path], form: str) -> tuple[str, int]:
     """The report in ``form``, and how many records it shows."""
     from moeprof.reports.survey.build import build
-    from moeprof.store import load
+    from moeprof.storage.store import load
 
     data = build(load(path) for path in files)
     if form == "html":
@@ -120,7 +120,7 @@ def _require_free(output: Path, force: bool) -> None:
 
 
 def _write(output: Path, text: str, force: bool) -> None:
-    from moeprof.atomic import write_atomically
+    from moeprof.storage.atomic import write_atomically
 
     try:
         write_atomically(output, text.encode(), replace=force)

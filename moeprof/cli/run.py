@@ -40,7 +40,7 @@ def command(context: click.Context, /, traces: Path, as_json: bool, **options: A
     from moeprof.cli.planning import RunOptions, make_plan
     from moeprof.cli.progress import ProgressBar
     from moeprof.records import Run
-    from moeprof.store import check_writable, save
+    from moeprof.storage.store import check_writable, save
 
     plan = make_plan(RunOptions(**options))
     folder = traces / "runs"
@@ -50,7 +50,7 @@ def command(context: click.Context, /, traces: Path, as_json: bool, **options: A
     def keep(run: Run) -> None:
         finished.append((save(run, folder, plan.definition.alias), run))
 
-    from moeprof.execute import execute
+    from moeprof.measure.execute import execute
 
     execute(plan, ProgressBar(), keep)
     if as_json:

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from moeprof.comparison import Comparison, Explained, Part, PartSide
+from moeprof.compare.comparison import Comparison, Explained, Part, PartSide
+from moeprof.compare.tables import Metric, Table
 from moeprof.reports import compare_phrases as phrases
 from moeprof.reports.overview import METRICS
-from moeprof.tables import Metric, Table
 
 DOCUMENT = "moeprof.compare/1"
-ALL_DOCUMENT = "moeprof.compare-workloads/1"
+ALL_DOCUMENT = "moeprof.compare.compare-workloads/1"
 
 
 def comparison_document(

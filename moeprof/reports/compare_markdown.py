@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from moeprof.comparison import Comparison
+from moeprof.compare.comparison import Comparison
+from moeprof.compare.tables import Table
 from moeprof.reports import compare_phrases as phrases
 from moeprof.reports.compare_text import caption, part_columns
 from moeprof.reports.overview import grids
 from moeprof.reports.table import Column
 from moeprof.reports.waterfall import lines
-from moeprof.tables import Table
 
 
 def comparison_markdown(comparison: Comparison, reasons: Sequence[str] = ()) -> str:

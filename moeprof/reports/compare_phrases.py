@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from moeprof.comparison import Bar, Cause, Comparison, Part, PartSide
+from moeprof.compare.comparison import Bar, Cause, Comparison, Part, PartSide
 from moeprof.records import Run
 from moeprof.reports.units import duration
 

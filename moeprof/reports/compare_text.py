@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from moeprof.comparison import Cause, Comparison, Part, PartSide
+from moeprof.compare.comparison import Cause, Comparison, Part, PartSide
 from moeprof.reports import compare_phrases as phrases
 from moeprof.reports.table import NEVER, Column, FittedTable
 from moeprof.reports.units import MISSING, us

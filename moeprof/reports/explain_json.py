@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from moeprof.interventions.verdicts import BarVerdict, Explanation, Outcome, tolerance_us
 from moeprof.reports.compare_json import comparison_document
-from moeprof.verdicts import BarVerdict, Explanation, Outcome, tolerance_us
 
 DOCUMENT = "moeprof.explain/1"
 

@@ -8,16 +8,16 @@ from dataclasses import replace
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from moeprof.comparison import Comparison
-from moeprof.interventions import Kind
+from moeprof.compare.comparison import Comparison
+from moeprof.interventions.interventions import Kind
+from moeprof.interventions.sensitivity import SensitivityRow
+from moeprof.interventions.verdicts import BarVerdict, Explanation, Outcome, Verdict
 from moeprof.reports import compare_phrases as phrases
 from moeprof.reports.compare_text import notes_grid, warning
 from moeprof.reports.table import Column, FittedTable
 from moeprof.reports.units import MISSING
 from moeprof.reports.waterfall import Waterfall
 from moeprof.reports.waterfall_lines import Line, lines
-from moeprof.sensitivity import SensitivityRow
-from moeprof.verdicts import BarVerdict, Explanation, Outcome, Verdict
 
 CPU_WARNING = "CPU timings: the machinery works; nothing here is judged or says a thing about a GPU"
 MARKS = {Verdict.NO_EFFECT: "no effect", Verdict.NOT_JUDGED: "CPU"}

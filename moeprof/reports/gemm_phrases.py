@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moeprof.expert_rows import Range
-from moeprof.gemm_ledger import GemmFactors, GemmRow, Tiling
-from moeprof.gemm_tiles import GemmTile
+from moeprof.ledger.expert_rows import Range
+from moeprof.ledger.gemm_ledger import GemmFactors, GemmRow, Tiling
+from moeprof.ledger.gemm_tiles import GemmTile
 from moeprof.reports.phrases import Note
 from moeprof.reports.units import us
 

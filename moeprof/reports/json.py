@@ -13,17 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from moeprof.attribution import profile as explain_run
-from moeprof.ceilings import ceilings_of
+from moeprof.analysis.attribution import profile as explain_run
+from moeprof.analysis.profiles import Profile, StageProfile
+from moeprof.analysis.rows import stage_rows
 from moeprof.errors import RecordError
-from moeprof.expert_rows import Range
-from moeprof.floors import FloorRow, floor_rows
-from moeprof.gemm_ledger import GemmFactors, GemmRow, gemm_rows
-from moeprof.ledger import WorkRow, work_rows
-from moeprof.profiles import Profile, StageProfile
+from moeprof.ledger.ceilings import ceilings_of
+from moeprof.ledger.expert_rows import Range
+from moeprof.ledger.floors import FloorRow, floor_rows
+from moeprof.ledger.gemm_ledger import GemmFactors, GemmRow, gemm_rows
+from moeprof.ledger.ledger import WorkRow, work_rows
 from moeprof.records import Run
 from moeprof.reports.phrases import warnings
-from moeprof.rows import stage_rows
 
 DOCUMENT = "moeprof.run/1"
 

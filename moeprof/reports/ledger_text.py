@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
-from moeprof.ceilings import ceilings_of
-from moeprof.floors import FloorRow, floor_rows, total
-from moeprof.gemm_ledger import gemm_rows
-from moeprof.profiles import Profile
+from moeprof.analysis.profiles import Profile
+from moeprof.ledger.ceilings import ceilings_of
+from moeprof.ledger.floors import FloorRow, floor_rows, total
+from moeprof.ledger.gemm_ledger import gemm_rows
 from moeprof.records import Run
 from moeprof.reports.gemm_phrases import gemm_notes
 from moeprof.reports.phrases import Note

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from moeprof.compare.tables import Metric, Summary, Table
 from moeprof.reports.units import MISSING
-from moeprof.tables import Metric, Summary, Table
 
 METRICS: tuple[Metric, ...] = ("latency", "graph latency", "speedup")
 TITLES: Mapping[Metric, str] = MappingProxyType(

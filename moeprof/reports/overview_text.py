@@ -8,10 +8,10 @@ from types import MappingProxyType
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from moeprof.compare.tables import Table
 from moeprof.reports.compare_text import warning
 from moeprof.reports.overview import Grid, grids
 from moeprof.reports.table import NEVER, Column, FittedTable
-from moeprof.tables import Table
 
 # how early a column goes where the terminal is narrow; the solutions' own figures stay
 DROPPED: Mapping[str, int] = MappingProxyType(

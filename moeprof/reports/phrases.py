@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from moeprof.profiles import Profile, Reading, Trust
+from moeprof.analysis.profiles import Profile, Reading, Trust
 from moeprof.records import Run
 from moeprof.reports.units import duration, percent, us
 from moeprof.scopes import OUTSIDE

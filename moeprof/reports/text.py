@@ -12,16 +12,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from moeprof.attribution import profile as explain_run
+from moeprof.analysis.attribution import profile as explain_run
+from moeprof.analysis.profiles import Profile, StageProfile
+from moeprof.analysis.rows import stage_rows
 from moeprof.errors import RecordError
-from moeprof.ledger import WorkRow, work_rows
-from moeprof.profiles import Profile, StageProfile
+from moeprof.ledger.ledger import WorkRow, work_rows
 from moeprof.records import Run
 from moeprof.reports import phrases
 from moeprof.reports.ledger_text import ledgers
 from moeprof.reports.table import Column, FittedTable
 from moeprof.reports.units import MISSING, count, number, percent, times, us
-from moeprof.rows import stage_rows
 
 LONGEST_ROW_NAME = 24
 

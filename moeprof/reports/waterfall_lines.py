@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moeprof.comparison import Comparison
+from moeprof.compare.comparison import Comparison
 from moeprof.reports.compare_phrases import part_label
 
 MOST_BARS = 12

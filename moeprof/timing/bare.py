@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import cycle, islice
 
-from moeprof.forward import StagedCall
+from moeprof.measure.forward import StagedCall
 from moeprof.records import Sample
 from moeprof.timing.device import CpuDevice, CudaDevice, no_collection, now_ns
 

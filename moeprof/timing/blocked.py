@@ -8,7 +8,7 @@ recognised by the stream having run dry although the hold was far longer than th
 from __future__ import annotations
 
 from moeprof.errors import UsageError
-from moeprof.forward import StagedCall
+from moeprof.measure.forward import StagedCall
 from moeprof.records import Sample
 from moeprof.timing.device import CudaDevice, no_collection, now_ns
 

@@ -59,7 +59,7 @@ def calibrate_device(cupti: Any, device: CudaDevice, host: Calibration) -> Calib
     import torch
 
     from moeprof.contract import STEPS, Solution, stage
-    from moeprof.forward import Forward
+    from moeprof.measure.forward import Forward
     from moeprof.timing.ranges import Ranges
 
     tiny = torch.zeros(1, device="cuda")

@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from moeprof.errors import EnvironmentMissing
-from moeprof.forward import StagedCall
+from moeprof.measure.forward import StagedCall
 from moeprof.records import Operation, OperationKind, TimelinePass
 from moeprof.timing.assemble import Call, Records, Window, assemble
 from moeprof.timing.device import CudaDevice, no_collection, now_ns

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from moeprof.forward import Hook, StagedCall
+from moeprof.measure.forward import Hook, StagedCall
 from moeprof.records import Sample
 from moeprof.timing.device import CudaDevice, no_collection, now_ns
 

@@ -6,7 +6,7 @@ On a GPU this is a cross-check only: each event costs host time and reads its ow
 
 from __future__ import annotations
 
-from moeprof.forward import StagedCall
+from moeprof.measure.forward import StagedCall
 from moeprof.records import Sample
 from moeprof.timing.device import CpuDevice, CudaDevice, no_collection, now_ns
 

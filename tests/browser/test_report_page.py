@@ -16,7 +16,7 @@ import pytest
 from moeprof.reports.html.page import report_page
 from moeprof.reports.survey.build import build
 from moeprof.reports.survey.data import ReportData
-from moeprof.store import load
+from moeprof.storage.store import load
 from tests.browser.chromium import Chromium, Tab, chromium, executable
 from tests.builders import make_cpu_run, make_run
 

@@ -11,11 +11,11 @@ import sys
 
 import torch
 
-from moeprof.catalog import load_solution
-from moeprof.dataset import Dataset, own_root
-from moeprof.execute import Inputs, Plan
-from moeprof.forward import Forward
+from moeprof.measure.execute import Inputs, Plan
+from moeprof.measure.forward import Forward
+from moeprof.problem.dataset import Dataset, own_root
 from moeprof.records import PASSES, Settings
+from moeprof.solutions.catalog import load_solution
 from moeprof.timing.cupti import session
 from moeprof.timing.device import CudaDevice
 from moeprof.timing.graph import capture

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from moeprof import store
 from moeprof.records import Run
+from moeprof.storage import store
 
 pytestmark = pytest.mark.gpu
 DRIVER = Path(__file__).with_name("driver.py")

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from moeprof import store
-from stages.libraries import flashinfer, sgl_kernel
+from moeprof.storage import store
 
 pytestmark = pytest.mark.gpu
 
@@ -24,6 +23,9 @@ SAME = "same output, bit for bit"
 
 def explained(traces: Path, *arguments: object) -> dict[str, Any]:
     """The document of one explanation, in a process of its own: CUPTI slows it for good."""
+    # not at import: without a GPU the interpreter must be on before any stage is imported
+    from stages.libraries import flashinfer, sgl_kernel
+
     for library in (sgl_kernel.LIBRARY, flashinfer.LIBRARY):
         if library.stand_in:
             pytest.skip(library.stand_in)

@@ -10,13 +10,13 @@ import torch
 from rich.console import Console
 
 import moeprof
-from moeprof import store
-from moeprof.attribution import attribute
-from moeprof.attribution import profile as explain
-from moeprof.interface import profile
+from moeprof.analysis.attribution import attribute
+from moeprof.analysis.attribution import profile as explain
+from moeprof.analysis.rows import rows_of, stage_rows
+from moeprof.measure.interface import profile
 from moeprof.records import PASSES
 from moeprof.reports.text import render_run
-from moeprof.rows import rows_of, stage_rows
+from moeprof.storage import store
 
 pytestmark = pytest.mark.gpu
 

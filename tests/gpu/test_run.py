@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from moeprof import store
-from moeprof.attribution import attribute, profile
+from moeprof.analysis.attribution import attribute, profile
+from moeprof.analysis.rows import rows_of, stage_rows
 from moeprof.cli.main import run_command
 from moeprof.records import PASSES, Run
-from moeprof.rows import rows_of, stage_rows
+from moeprof.storage import store
 
 pytestmark = pytest.mark.gpu
 

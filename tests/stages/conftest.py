@@ -4,7 +4,7 @@ Triton decides at ``@triton.jit`` whether it interprets, so the interpreter come
 any test module of this folder imports a stage.
 """
 
-from moeprof.interpreter import enable
+from moeprof.machine.interpreter import enable
 
 INTERPRETED = enable()
 

@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from moeprof import interpreter
+from moeprof.machine import interpreter
 
 pytestmark = pytest.mark.skipif(
     not triton.knobs.runtime.interpret, reason="a CUDA device is there: kernels are compiled"
@@ -68,7 +68,9 @@ def test_upstream_is_still_wrong(monkeypatch):
     values = values[values.abs() <= 448]
     monkeypatch.setattr(upstream, "_convert_float", upstream._convert_float.uncorrected)
     if torch.equal(interpreted_cast(values), torch_cast(values)):
-        pytest.fail("triton casts to e4m3 correctly now: moeprof/interpreter.py can drop its own")
+        pytest.fail(
+            "triton casts to e4m3 correctly now: moeprof/machine/interpreter.py can drop its own"
+        )
 
 
 def test_other_casts_stay_upstreams():
@@ -91,7 +93,7 @@ def test_enabling_again_changes_nothing():
 def test_triton_imported_before_is_refused_in_one_line():
     program = (
         "import triton\n"
-        "from moeprof.interpreter import enable\n"
+        "from moeprof.machine.interpreter import enable\n"
         "from moeprof.errors import EnvironmentMissing\n"
         "try:\n    enable(force=True)\n"
         "except EnvironmentMissing as error:\n    print(error)\n"
@@ -106,5 +108,6 @@ def test_triton_imported_before_is_refused_in_one_line():
     )
     assert done.stdout == (
         "triton was imported before its interpreter was switched on; expected "
-        "moeprof.interpreter.enable() to run first; set TRITON_INTERPRET=1 before Python starts\n"
+        "moeprof.machine.interpreter.enable() to run first; "
+        "set TRITON_INTERPRET=1 before Python starts\n"
     )

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from moeprof.contract import Buffers, leading_rows, problem_rows, stage
+from moeprof.measure.work import executed_work
 from moeprof.records import RoutingIdentity
-from moeprof.work import executed_work
 from stages.swiglu_quant import triton as swiglu_triton
 
 CLAMPING = ("sglang_v1", "sglang_v2", "triton_v1", "triton_v2")

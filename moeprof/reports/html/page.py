@@ -19,10 +19,10 @@ from string import Template
 from typing import Any
 
 from moeprof import __version__
+from moeprof.analysis.lanes import CAUSES
 from moeprof.errors import EnvironmentMissing
-from moeprof.lanes import CAUSES
 from moeprof.reports import compare_phrases
-from moeprof.reports.html import figures
+from moeprof.reports.html import figures, roofline
 from moeprof.reports.overview import Grid
 from moeprof.reports.survey import tables
 from moeprof.reports.survey.data import Entry, Pair, ReportData, WorkloadData
@@ -111,8 +111,8 @@ def _workload(
         "name": workload.name,
         "stages": figures.stages(workload, colours),
         "distribution": figures.distribution(workload, data.solutions),
-        "roofline": figures.roofline(workload, data, colours),
-        "bandwidth": figures.bandwidth(workload, data, colours),
+        "roofline": roofline.roofline(workload, data, colours),
+        "bandwidth": roofline.bandwidth(workload, data, colours),
         "samples": _grid(tables.samples(workload)),
         "entries": [_entry(entry, colours) for entry in workload.entries],
         "pairs": [_pair(pair) for pair in workload.pairs],

@@ -11,21 +11,21 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from moeprof.attribution import profile as explain_run
-from moeprof.ceilings import ceilings_of
-from moeprof.comparable import Grade, Reason, reasons, source_reasons, told
-from moeprof.compare import Side, best_time, compare_sides, executed_work
-from moeprof.comparison import Explained
+from moeprof.analysis.attribution import profile as explain_run
+from moeprof.analysis.lanes import median_lanes
+from moeprof.analysis.profiles import Profile
+from moeprof.analysis.reconstruct import reconstruct
+from moeprof.compare.comparable import Grade, Reason, reasons, source_reasons, told
+from moeprof.compare.compare import Side, best_time, compare_sides, executed_work
+from moeprof.compare.comparison import Explained
+from moeprof.compare.partition import profile_rows
+from moeprof.compare.tables import latency
 from moeprof.errors import RecordError, UsageError
-from moeprof.lanes import median_lanes
-from moeprof.ledger import Ceilings, factors, work_rows
-from moeprof.partition import profile_rows
-from moeprof.profiles import Profile
-from moeprof.reconstruct import reconstruct
+from moeprof.ledger.ceilings import ceilings_of
+from moeprof.ledger.ledger import Ceilings, factors, work_rows
 from moeprof.records import Run
 from moeprof.reports.survey.data import Entry, LedgerRow, Pair, ReportData, WorkloadData
 from moeprof.reports.survey.summary import summarise
-from moeprof.tables import latency
 
 REFERENCE = "reference"  # the solution that is a specification: compared only on request
 Key = tuple[int, str, str, str, str]  # T, uuid, definition, routing hash, device

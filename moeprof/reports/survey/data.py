@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moeprof.comparison import Bound, Comparison
-from moeprof.lanes import Lanes
-from moeprof.ledger import Ceilings, Factors, WorkRow
-from moeprof.necessary import Work
-from moeprof.profiles import Profile
+from moeprof.analysis.lanes import Lanes
+from moeprof.analysis.profiles import Profile
+from moeprof.compare.comparison import Bound, Comparison
+from moeprof.ledger.ledger import Ceilings, Factors, WorkRow
+from moeprof.ledger.necessary import Work
 from moeprof.records import Run
 
 

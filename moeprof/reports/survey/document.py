@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from moeprof.lanes import Lanes
+from moeprof.analysis.lanes import Lanes
 from moeprof.reports import compare_phrases
 from moeprof.reports.json import run_document
 from moeprof.reports.survey.data import Entry, LedgerRow, Pair, ReportData, WorkloadData

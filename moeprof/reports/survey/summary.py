@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from moeprof.profiles import TrustVerdict
+from moeprof.analysis.profiles import TrustVerdict
 from moeprof.reports import compare_phrases
 from moeprof.reports.survey.data import Pair, ReportData, WorkloadData
 from moeprof.reports.units import duration, percent

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 
-from moeprof.comparison import Comparison
-from moeprof.profiles import StageProfile
+from moeprof.analysis.profiles import StageProfile
+from moeprof.compare.comparison import Comparison
 from moeprof.records import Run
 from moeprof.reports import phrases
 from moeprof.reports.overview import Grid

@@ -1,0 +1,1 @@
+"""Record to profile: where every nanosecond went, and whether to believe it. Pure."""

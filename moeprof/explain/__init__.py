@@ -1,0 +1,1 @@
+"""Interventions on the device, measured in turn."""

@@ -1,0 +1,1 @@
+"""What can be changed, what that must do, and whether it did. Pure."""

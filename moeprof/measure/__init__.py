@@ -1,0 +1,1 @@
+"""Calls on a device: inputs, the forward, correctness, the passes, the record."""

@@ -1,0 +1,1 @@
+"""What is computed: definitions, workloads, and where their tokens go. No torch."""

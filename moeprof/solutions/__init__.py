@@ -1,0 +1,1 @@
+"""Solutions and backends, found by file name and identified by their source."""

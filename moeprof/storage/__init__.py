@@ -1,0 +1,1 @@
+"""Every byte of records on disk, and where to find them."""

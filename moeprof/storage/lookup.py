@@ -1,0 +1,140 @@
+"""Which records a command line means: paths, or names of solutions looked up under ``traces/``.
+
+``<traces>/runs`` holds what was measured here and is searched first, the newest record first; then
+``<traces>/recorded/<gpu>``, records that came with the checkout. A name alone does not fix the
+workload: where several solutions are named, it is one that all of them have.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from moeprof.errors import UsageError, nearest
+from moeprof.storage.store import RunFile, find_runs, load
+
+Key = tuple[str, int, str]  # definition (its folder), number of tokens, first digits of the uuid
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The workload as far as the command line fixes it."""
+
+    num_tokens: int | None = None
+    uuid_prefix: str | None = None
+    definition: str | None = None
+
+    def __str__(self) -> str:
+        parts = [f"T={self.num_tokens}"] if self.num_tokens is not None else []
+        parts += [f"workload {self.uuid_prefix}"] if self.uuid_prefix else []
+        parts += [f"definition {self.definition}"] if self.definition else []
+        return " ".join(parts) or "any workload"
+
+
+def is_path(name: str) -> bool:
+    """Whether ``name`` means a file rather than a solution."""
+    return bool(re.search(r"[/\\]|\.json(\.gz)?$", name)) or Path(name).is_file()
+
+
+def workloads_of(traces: Path, solution: str, wanted: Wanted) -> dict[Key, Path]:
+    """The record to use for each workload that ``solution`` has one of.
+
+    Raises UsageError where there is none at all.
+    """
+    folders = [traces / "runs", *sorted((traces / "recorded").glob("*/"))]
+    found: dict[Key, Path] = {}
+    for folder in folders:
+        for file in reversed(_matching(folder, solution, wanted)):
+            found.setdefault((file.definition, file.seq_len, file.uuid), file.path)
+    if not found:
+        _refuse(folders, solution, wanted)
+    return found
+
+
+def one_workload(found: Mapping[str, Mapping[Key, Path]], wanted: Wanted) -> dict[str, Path]:
+    """The records of the one workload that every solution has; UsageError if there is no one."""
+    shared = shared_workloads(found)
+    if len(shared) > 1:
+        definitions = sorted({definition for definition, _, _ in shared})
+        tokens = sorted({seq_len for _, seq_len, _ in shared})
+        if len(tokens) > 1:
+            do = f"choose --num-tokens: {', '.join(map(str, tokens))}"
+        elif len(definitions) > 1:
+            do = f"choose --definition: {', '.join(definitions)}"
+        else:
+            do = f"choose --workload: {', '.join(uuid for _, _, uuid in shared)}"
+        names = " and ".join(found)
+        raise UsageError(f"{names} share {len(shared)} workloads of {wanted}", do=do)
+    return {solution: records[shared[0]] for solution, records in found.items()}
+
+
+def same_workload(given: Path, found: Mapping[Key, Path], solution: str) -> Path:
+    """The record of ``solution`` on the workload of the record ``given``."""
+    workload = load(given).workload
+    for (_, seq_len, uuid), path in found.items():
+        if seq_len == workload.seq_len and workload.uuid.startswith(uuid):
+            return path
+    raise UsageError(
+        f"there is no record of {solution} for T={workload.seq_len} ({workload.uuid[:8]})",
+        do=f"it has T={_tokens(list(found))}",
+    )
+
+
+def find_all(
+    traces: Path, solutions: Sequence[str], reference: str, wanted: Wanted
+) -> list[dict[str, Path]]:
+    """For each workload of one definition that every solution has: solution -> record.
+
+    The reference's record is added where there is one.
+    """
+    found = {name: workloads_of(traces, name, wanted) for name in solutions}
+    shared = shared_workloads(found)
+    definitions = sorted({definition for definition, _, _ in shared})
+    if len(definitions) > 1:
+        names = " and ".join(solutions)
+        raise UsageError(
+            f"{names} share workloads of {len(definitions)} definitions",
+            do=f"choose --definition: {', '.join(definitions)}",
+        )
+    try:
+        found[reference] = workloads_of(traces, reference, wanted)
+    except UsageError:  # speedups need it, latencies do not
+        pass
+    return [
+        {name: records[key] for name, records in found.items() if key in records} for key in shared
+    ]
+
+
+def shared_workloads(found: Mapping[str, Mapping[Key, Path]]) -> list[Key]:
+    """The workloads that every solution has, by definition and number of tokens."""
+    shared = set.intersection(*(set(records) for records in found.values()))
+    if not shared:
+        having = [
+            f"{solution} has T={_tokens(list(records))}" for solution, records in found.items()
+        ]
+        raise UsageError(
+            f"{' and '.join(found)} have no workload in common ({'; '.join(having)})",
+            do="run them on the same workload",
+        )
+    return sorted(shared)
+
+
+def _matching(folder: Path, solution: str, wanted: Wanted) -> Sequence[RunFile]:
+    return find_runs(folder, solution, wanted.definition, wanted.num_tokens, wanted.uuid_prefix)
+
+
+def _refuse(folders: Sequence[Path], solution: str, wanted: Wanted) -> None:
+    every = [file for folder in folders for file in find_runs(folder)]
+    names = {file.solution for file in every}
+    if solution not in names:
+        raise UsageError(f"there is no record of {solution!r}", do=nearest(solution, names))
+    keys = [(f.definition, f.seq_len, f.uuid) for f in every if f.solution == solution]
+    raise UsageError(
+        f"there is no record of {solution} for {wanted}", do=f"it has T={_tokens(keys)}"
+    )
+
+
+def _tokens(keys: Sequence[Key]) -> str:
+    return ", ".join(str(tokens) for tokens in sorted({seq_len for _, seq_len, _ in keys}))
