@@ -6,6 +6,7 @@ import getpass
 import gzip
 import os
 import socket
+import statistics
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from moeprof.analysis.attribution import attribute, profile
 from moeprof.analysis.checks import findings
+from moeprof.analysis.reconstruct import reconstruct
 from moeprof.analysis.rows import rows_of, stage_rows
 from moeprof.records import Run
 from moeprof.storage import store
@@ -67,6 +69,17 @@ def test_the_reconstructed_span_meets_the_bare_one(solution: str) -> None:
         miss = abs(check.predicted_us - check.measured_us)
         assert miss <= max(3.0, 0.05 * check.measured_us), record.workload.seq_len
         assert explained.trust.verdict != "differ", record.workload.seq_len
+
+
+def test_stamping_the_host_clock_changes_the_bare_span_by_less_than_two_per_cent() -> None:
+    found = []
+    for solution in SOLUTIONS:
+        for record in runs(solution):
+            stamping = reconstruct(record).stamping
+            assert stamping is not None
+            assert stamping.fraction - stamping.noise <= 0.02, (solution, record.workload.seq_len)
+            found.append(stamping.fraction)
+    assert abs(statistics.median(found)) <= 0.005
 
 
 def test_clamped_rows_are_eight_times_what_is_needed_and_flashinfers_are_not() -> None:

@@ -35,6 +35,7 @@ from moeprof.measure.execute import (
     Progress,
     as_run,
     out_of_memory_named,
+    refuse_missing_cupti,
     refuse_stand_ins,
 )
 from moeprof.measure.passes import Passes
@@ -75,6 +76,7 @@ def explain(plan: ExplainPlan, progress: Progress, on_run: Callable[[Run], None]
     """
     for loaded in (plan.run.loaded, plan.other):
         refuse_stand_ins(loaded, plan.run.device)
+    refuse_missing_cupti(plan.run.settings.passes, plan.run.device)
     with out_of_memory_named():
         try:
             return Explaining(plan, progress, on_run).run()

@@ -7,7 +7,8 @@ are made once. A Run is handed out as soon as its workload's last pass has finis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -56,6 +57,7 @@ def execute(plan: Plan, progress: Progress, on_run: Callable[[Run], None]) -> No
     Raises EnvironmentMissing, ResourceExhausted; a wrong result is a Run without timings.
     """
     refuse_stand_ins(plan.loaded, plan.device)
+    refuse_missing_cupti(plan.settings.passes, plan.device)
     with out_of_memory_named():
         Execution(plan, progress, on_run).run()
 
@@ -218,6 +220,23 @@ def refuse_stand_ins(loaded: LoadedSolution, device: str) -> None:
         raise EnvironmentMissing(
             f"{loaded.solution.name} needs a library that does not load here ({named})",
             do="moeprof doctor shows the install line; --device cpu checks it with torch twins",
+        )
+
+
+def refuse_missing_cupti(passes: Sequence[str], device: str, installed: bool | None = None) -> None:
+    """Said before anything is measured: the CUPTI passes come last, after minutes of others.
+
+    installed: whether the module ``cupti`` is, by default as found.
+    """
+    asked = [name for name in passes if name in CUPTI_PASSES]
+    if installed is None:
+        installed = importlib.util.find_spec("cupti") is not None
+    if device == "cuda" and asked and not installed:
+        rest = ",".join(name for name in passes if name not in CUPTI_PASSES)
+        raise EnvironmentMissing(
+            f"the passes {', '.join(asked)} need CUPTI's Python interface, which is not installed",
+            do=f"pip install 'cupti-python==13.0.*' (the minor version of torch's CUDA), or leave "
+            f"them out with --passes {rest}",
         )
 
 
