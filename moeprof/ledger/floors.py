@@ -40,14 +40,40 @@ class FloorRow:
         """Whether it does what the definition does not ask for."""
         return not self.work.covers and not self.work.necessary.bytes
 
+    @property
+    def intensity(self) -> float | None:
+        """Executed FLOPs a byte; None where either is unknown or there are no FLOPs."""
+        if not self.executed.flops or not self.executed.bytes:
+            return None
+        return self.executed.flops / self.executed.bytes
+
+    @property
+    def teraflops(self) -> float | None:
+        """Executed FLOPs over busy time, TFLOP/s."""
+        if not self.executed.flops or not self.work.busy_ns:
+            return None
+        return self.executed.flops / self.work.busy_ns / 1e3
+
+    @property
+    def gigabytes_per_second(self) -> float | None:
+        """Executed bytes over busy time."""
+        if not self.executed.bytes or not self.work.busy_ns:
+            return None
+        return self.executed.bytes / self.work.busy_ns
+
+
+def counts_idle_time(profile: Profile) -> bool:
+    """Whether the rows' busy times are those of clocks around stages: no basis for efficiency."""
+    return profile.source not in ("reconstructed", "api")
+
 
 def floor_rows(run: Run, profile: Profile, ceilings: Ceilings) -> tuple[FloorRow, ...]:
     """The rows of ``profile`` in order.
 
-    None for a user's callable, which has no definition, and where only clocks around the stages
-    were read: those count idle time as well.
+    None for a user's callable, which has no definition. Where only clocks around the stages were
+    read (``counts_idle_time``), busy times hold idle time as well.
     """
-    if run.workload.is_callable or profile.source not in ("reconstructed", "api"):
+    if run.workload.is_callable:
         return ()
     rows = {row.name: row for row in profile_rows(run, profile)}
     found: list[FloorRow] = []

@@ -35,7 +35,7 @@ from moeprof.analysis.rows import rows_of
 from moeprof.compare.partition import profile_rows
 from moeprof.ledger.ceilings import ceilings_of
 from moeprof.ledger.expert_rows import ExpertRows, Range, expert_rows
-from moeprof.ledger.floors import FloorRow, floor_rows
+from moeprof.ledger.floors import FloorRow, counts_idle_time, floor_rows
 from moeprof.ledger.gemm_tiles import GemmTile, Parsed, parse_kernel, short_name
 from moeprof.ledger.ledger import Ceilings
 from moeprof.ledger.necessary import Geometry, geometry
@@ -125,10 +125,11 @@ def gemm_rows(run: Run, profile: Profile, ceilings: Ceilings | None = None) -> t
     """The ledger of every row of ``profile`` that performs one GEMM, in order.
 
     ceilings: by default the record's own or, failing that, an H200's. Nothing where ``floor_rows``
-    has nothing; a row that performs both GEMMs is left out, its tiles cannot be told apart.
+    has nothing or busy times hold idle time; a row that performs both GEMMs is left out, as its
+    tiles cannot be told apart.
     """
     ceilings = ceilings or ceilings_of([run])[0]
-    floors = floor_rows(run, profile, ceilings)
+    floors = () if counts_idle_time(profile) else floor_rows(run, profile, ceilings)
     rows = {row.name: row for row in profile_rows(run, profile)}
     found: list[GemmRow] = []
     for floor in floors:

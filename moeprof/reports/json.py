@@ -19,7 +19,7 @@ from moeprof.analysis.rows import stage_rows
 from moeprof.errors import RecordError
 from moeprof.ledger.ceilings import ceilings_of
 from moeprof.ledger.expert_rows import Range
-from moeprof.ledger.floors import FloorRow, floor_rows
+from moeprof.ledger.floors import FloorRow, counts_idle_time, floor_rows
 from moeprof.ledger.gemm_ledger import GemmFactors, GemmRow, gemm_rows
 from moeprof.ledger.ledger import WorkRow, work_rows
 from moeprof.records import Run
@@ -37,7 +37,9 @@ def run_document(run: Run, profile: Profile | None = None) -> dict[str, Any]:
     if profile is None:
         profile, missing = _explained(run)
     ceilings, source = ceilings_of([run])
-    floors = () if profile is None else floor_rows(run, profile, ceilings)
+    floors: tuple[FloorRow, ...] = ()
+    if profile is not None and not counts_idle_time(profile):
+        floors = floor_rows(run, profile, ceilings)
     document = {
         "schema": DOCUMENT,
         "moeprof": run.moeprof,

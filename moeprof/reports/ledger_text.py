@@ -10,7 +10,7 @@ from rich.text import Text
 
 from moeprof.analysis.profiles import Profile
 from moeprof.ledger.ceilings import ceilings_of
-from moeprof.ledger.floors import FloorRow, floor_rows, total
+from moeprof.ledger.floors import FloorRow, counts_idle_time, floor_rows, total
 from moeprof.ledger.gemm_ledger import gemm_rows
 from moeprof.records import Run
 from moeprof.reports.gemm_phrases import gemm_notes
@@ -43,7 +43,7 @@ def ledgers(
     label: a row's name as the table above shows it. as_notes: labels and sentences, laid out.
     """
     ceilings, source = ceilings_of([run])
-    rows = floor_rows(run, profile, ceilings)
+    rows = () if counts_idle_time(profile) else floor_rows(run, profile, ceilings)
     if not rows:
         return []
     heading = Text(

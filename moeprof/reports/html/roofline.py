@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from moeprof.ledger.floors import FloorRow
 from moeprof.ledger.ledger import Ceilings
 from moeprof.reports.html.plot import (
     BAR_PIXELS,
@@ -14,7 +15,7 @@ from moeprof.reports.html.plot import (
     significant,
     symbol,
 )
-from moeprof.reports.survey.data import LedgerRow, ReportData, WorkloadData
+from moeprof.reports.survey.data import ReportData, WorkloadData
 
 
 def roofline(workload: WorkloadData, data: ReportData, colours: Mapping[str, str]) -> Figure:
@@ -87,7 +88,7 @@ def _roof(ceilings: Ceilings, intensities: Sequence[float]) -> Figure:
     }
 
 
-def _points(rows: Sequence[LedgerRow], colours: Mapping[str, str]) -> Figure:
+def _points(rows: Sequence[FloorRow], colours: Mapping[str, str]) -> Figure:
     return {
         "x": significant([row.intensity or 0 for row in rows]),
         "y": significant([row.teraflops or 0 for row in rows]),

@@ -13,18 +13,17 @@ from dataclasses import replace
 
 from moeprof.analysis.attribution import profile as explain_run
 from moeprof.analysis.lanes import median_lanes
-from moeprof.analysis.profiles import Profile
 from moeprof.analysis.reconstruct import reconstruct
 from moeprof.compare.comparable import Grade, Reason, reasons, source_reasons, told
-from moeprof.compare.compare import Side, best_time, compare_sides, executed_work
+from moeprof.compare.compare import Side, compare_sides
 from moeprof.compare.comparison import Explained
-from moeprof.compare.partition import profile_rows
 from moeprof.compare.tables import latency
 from moeprof.errors import RecordError, UsageError
 from moeprof.ledger.ceilings import ceilings_of
-from moeprof.ledger.ledger import Ceilings, factors, work_rows
+from moeprof.ledger.floors import floor_rows
+from moeprof.ledger.ledger import Ceilings
 from moeprof.records import Run
-from moeprof.reports.survey.data import Entry, LedgerRow, Pair, ReportData, WorkloadData
+from moeprof.reports.survey.data import Entry, Pair, ReportData, WorkloadData
 from moeprof.reports.survey.summary import summarise
 
 REFERENCE = "reference"  # the solution that is a specification: compared only on request
@@ -133,31 +132,11 @@ def _entry(run: Run, ceilings: Ceilings) -> Entry:
     try:
         reconstruction = reconstruct(run)
         profile = explain_run(run, reconstruction)
-        ledger = _ledger(run, profile, ceilings)
+        ledger = floor_rows(run, profile, ceilings)
     except RecordError as error:
         return Entry(label, run, None, str(error), latency_us)
     lanes = median_lanes(run, profile, reconstruction)
     return Entry(label, run, profile, "", latency_us, ledger, lanes)
-
-
-def _ledger(run: Run, profile: Profile, ceilings: Ceilings) -> tuple[LedgerRow, ...]:
-    rows = {row.name: row for row in profile_rows(run, profile)}
-    found: list[LedgerRow] = []
-    for work in work_rows(run, profile):
-        row = rows[work.name]
-        executed = executed_work(run, row, work)
-        inside = not row.whole and executed.bytes is not None
-        best = best_time(executed, ceilings)
-        found.append(
-            LedgerRow(
-                work=work,
-                executed=executed,
-                declared=inside or (work.rows_declared and executed.rows is not None),
-                factors=factors(work.busy_ns, work.necessary, executed, ceilings),
-                bound=best[1] if best else None,
-            )
-        )
-    return tuple(found)
 
 
 def _pair(first: Entry, second: Entry, sides: Mapping[str, Side], ceilings: Ceilings) -> Pair:

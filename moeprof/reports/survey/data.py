@@ -10,46 +10,10 @@ from dataclasses import dataclass
 
 from moeprof.analysis.lanes import Lanes
 from moeprof.analysis.profiles import Profile
-from moeprof.compare.comparison import Bound, Comparison
-from moeprof.ledger.ledger import Ceilings, Factors, WorkRow
-from moeprof.ledger.necessary import Work
+from moeprof.compare.comparison import Comparison
+from moeprof.ledger.floors import FloorRow
+from moeprof.ledger.ledger import Ceilings
 from moeprof.records import Run
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerRow:
-    """One row of the work ledger.
-
-    executed: as ``WorkRow.executed``, and inside an opaque stage what the rows it declares need;
-    that is the solution's word, and ``declared`` then. bound: what limits its best time.
-    """
-
-    work: WorkRow
-    executed: Work
-    declared: bool
-    factors: Factors | None
-    bound: Bound | None
-
-    @property
-    def intensity(self) -> float | None:
-        """Executed FLOPs a byte; None where either is unknown or there are no FLOPs."""
-        if not self.executed.flops or not self.executed.bytes:
-            return None
-        return self.executed.flops / self.executed.bytes
-
-    @property
-    def teraflops(self) -> float | None:
-        """Executed FLOPs over busy time, TFLOP/s."""
-        if not self.executed.flops or not self.work.busy_ns:
-            return None
-        return self.executed.flops / self.work.busy_ns / 1e3
-
-    @property
-    def gigabytes_per_second(self) -> float | None:
-        """Executed bytes over busy time."""
-        if not self.executed.bytes or not self.work.busy_ns:
-            return None
-        return self.executed.bytes / self.work.busy_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +25,7 @@ class Entry:
     profile: Profile | None
     problem: str
     latency_us: float | None
-    ledger: tuple[LedgerRow, ...] = ()
+    ledger: tuple[FloorRow, ...] = ()
     lanes: Lanes | None = None
 
     @property

@@ -10,9 +10,10 @@ from dataclasses import asdict
 from typing import Any
 
 from moeprof.analysis.lanes import Lanes
+from moeprof.ledger.floors import FloorRow
 from moeprof.reports import compare_phrases
 from moeprof.reports.json import run_document
-from moeprof.reports.survey.data import Entry, LedgerRow, Pair, ReportData, WorkloadData
+from moeprof.reports.survey.data import Entry, Pair, ReportData, WorkloadData
 from moeprof.reports.survey.tables import warnings
 
 DOCUMENT = "moeprof.report/1"
@@ -53,7 +54,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _ledger(row: LedgerRow) -> dict[str, Any]:
+def _ledger(row: FloorRow) -> dict[str, Any]:
     return {
         "name": row.work.name,
         "necessary": asdict(row.work.necessary),

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 
 from moeprof.analysis.profiles import StageProfile
 from moeprof.compare.comparison import Comparison
+from moeprof.ledger.floors import FloorRow
 from moeprof.records import Run
 from moeprof.reports import phrases
 from moeprof.reports.overview import Grid
-from moeprof.reports.survey.data import Entry, LedgerRow, ReportData, WorkloadData
+from moeprof.reports.survey.data import Entry, ReportData, WorkloadData
 from moeprof.reports.units import MISSING, count, number, percent, times, us
 from moeprof.reports.waterfall_lines import lines
 
@@ -175,7 +176,7 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
 
 
-def _ledger_row(row: LedgerRow) -> tuple[str, ...]:
+def _ledger_row(row: FloorRow) -> tuple[str, ...]:
     work, needed, executed = row.work, row.work.necessary, row.executed
     floor = row.factors
     rows_needed = None if executed.rows is None else needed.rows
