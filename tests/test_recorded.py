@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from moeprof.analysis.attribution import attribute, profile
+from moeprof.analysis.attribution import attribute, graph_rows, profile
 from moeprof.analysis.checks import findings
 from moeprof.analysis.reconstruct import reconstruct
 from moeprof.analysis.rows import rows_of, stage_rows
@@ -100,6 +100,19 @@ def test_graph_nodes_carry_the_stage_of_their_capture(solution: str) -> None:
         replayed, eager = graph.operation_sets[0], api.operation_sets[0]
         assert [op.stage for op in replayed] == [op.stage for op in eager]
         assert [op.name for op in replayed] == [op.name for op in eager]
+
+
+@pytest.mark.parametrize("solution", SOLUTIONS[1:])
+def test_rows_of_the_graph_add_up_to_what_its_events_read(solution: str) -> None:
+    """Apart from the node-by-node gaps, the outer events add their own floor of a few us."""
+    for record in runs(solution):
+        rows = graph_rows(record)
+        total_us = sum(row.busy_ns + row.gap_ns for row in rows) / 1e3
+        events_us = statistics.median(sample.span_us for sample in record.samples("graph"))
+        assert abs(events_us - total_us) <= max(8.0, 0.02 * events_us), record.workload.seq_len
+        eager = {row.name: row.busy_ns for row in profile(record).stages}
+        for row in rows:  # the same kernels: seldom above 10 % apart, prepare_moe_input's atomics
+            assert row.busy_ns == pytest.approx(eager[row.name], rel=0.35, abs=3_000), row.name
 
 
 def test_only_clocks_and_hosts_are_doubted() -> None:

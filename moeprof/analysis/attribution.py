@@ -31,7 +31,7 @@ from moeprof.analysis.trust import trust
 from moeprof.errors import RecordError
 from moeprof.records import Iteration, Operation, Run, Sample
 
-__all__ = ["attribute", "middle", "profile"]
+__all__ = ["attribute", "graph_rows", "middle", "profile"]
 
 TRIMMED_EACH_END = 0.1
 STAMPING_LIMIT = 0.02  # beyond its noise, stamps that cost more spoil the bare pass
@@ -65,6 +65,22 @@ def profile(run: Run, reconstruction: Reconstruction | None = None) -> Profile:
         "one of the passes api, events or stages",
         "run it again with one of them" if run.correctness.passed else "the result was wrong",
     )
+
+
+def graph_rows(run: Run) -> tuple[StageProfile, ...]:
+    """The rows of the replayed CUDA graph, by the stage whose capture made each node.
+
+    No call launches a node, so the whole gap before one is in host_late_ns: read ``gap_ns``.
+    Empty where the forward was not captured under CUPTI.
+    """
+    timeline = run.timeline("graph")
+    if timeline is None:
+        return ()
+    books: list[IterationProfile] = []
+    for which, operations in enumerate(timeline.operation_sets):
+        same = [i for i in timeline.iterations if i.operation_set == which]
+        books += _books(run, operations, same)
+    return _mean_rows(middle(books, key=lambda book: book.span_ns))
 
 
 def middle(values: Sequence[T], key: Callable[[T], float]) -> list[T]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from moeprof.analysis.attribution import graph_rows
 from moeprof.analysis.attribution import profile as explain_run
 from moeprof.analysis.profiles import Profile, StageProfile
 from moeprof.analysis.rows import stage_rows
@@ -57,6 +58,7 @@ def run_document(run: Run, profile: Profile | None = None) -> dict[str, Any]:
         "correctness": _correctness(run),
         "profile": None if profile is None else _profile(profile),
         "stages": [] if profile is None else _stages(run, profile, floors),
+        "graph_stages": [_graph_stage(row) for row in graph_rows(run)],
         "ceilings": {**asdict(ceilings), "source": source},
         "gemms": [] if profile is None else list(map(_gemm, gemm_rows(run, profile, ceilings))),
         "passes": _passes(run),
@@ -65,6 +67,15 @@ def run_document(run: Run, profile: Profile | None = None) -> dict[str, Any]:
         "warnings": [*missing, *warnings(run, profile)],
     }
     return {key: _safe(value) for key, value in document.items()}
+
+
+def _graph_stage(row: StageProfile) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "busy_us": row.busy_ns / 1e3,
+        "gap_us": row.gap_ns / 1e3,
+        "operations": row.operations,
+    }
 
 
 def _correctness(run: Run) -> dict[str, Any]:

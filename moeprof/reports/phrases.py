@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from moeprof.analysis.attribution import graph_rows
 from moeprof.analysis.profiles import Profile, Reading, Trust
 from moeprof.records import Run
 from moeprof.reports.units import duration, percent, us
@@ -137,6 +138,7 @@ def notes(run: Run, profile: Profile | None) -> tuple[Note, ...]:
         found.append(("time", time_sentence(profile)))
         found.extend(_profile_notes(profile))
     found.append(("spans", _spans(run)))
+    found.append(("graph stages", _graph_stages(run)))
     found.append(("first call", _first_call(run)))
     found.append(("clocks", _clocks(run)))
     found.extend(
@@ -191,6 +193,14 @@ def _spans(run: Run) -> str:
     if run.calibration is not None:
         medians.append(f"an empty pair {run.calibration.null_event_pair_us:.1f}")
     return f"between the outer events, us: {', '.join(medians)}" if medians else ""
+
+
+def _graph_stages(run: Run) -> str:
+    """What each stage takes in the replayed graph, by node."""
+    rows = [row for row in graph_rows(run) if row.operations]
+    busy = ", ".join(f"{row.name} {row.busy_ns / 1e3:,.1f}" for row in rows)
+    gap_us = sum(row.gap_ns for row in rows) / 1e3
+    return f"busy by node, us: {busy}; gaps between nodes {gap_us:,.1f}" if rows else ""
 
 
 def _first_call(run: Run) -> str:
