@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from moeprof.errors import RecordError
+from moeprof.timelines import TimelinePass, require
 
 SCHEMA_VERSION = 1
 
@@ -22,13 +22,7 @@ SCHEMA_VERSION = 1
 PASSES = ("first", "bare", "events", "blocked", "graph", "kernels", "api")
 CPU_PASSES = ("first", "bare", "stages")  # stages: a wall clock per stage, in Sample.stage_us
 
-OperationKind = Literal["kernel", "memcpy", "memset"]
 CALLABLE = "callable:"  # before the name of a definition that is a user's own callable
-
-
-def _require(condition: bool, found: str, expected: str) -> None:
-    if not condition:
-        raise RecordError(found, expected, "the record is damaged or was edited: run again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +58,9 @@ class StageInfo:
     def __post_init__(self) -> None:
         for name in ("rows_executed", "bytes_read", "bytes_written", "flops"):
             value = getattr(self, name)
-            _require(value is None or value >= 0, f"{name} of {self.name} is {value}", "at least 0")
+            require(value is None or value >= 0, f"{name} of {self.name} is {value}", "at least 0")
         if self.rows_per_expert is not None:
-            _require(
+            require(
                 sum(self.rows_per_expert) == self.rows_executed
                 and min(self.rows_per_expert, default=0) >= 0,
                 f"rows_per_expert of {self.name} sums to {sum(self.rows_per_expert)}",
@@ -107,7 +101,7 @@ class WorkloadIdentity:
     constants: Mapping[str, int]
 
     def __post_init__(self) -> None:
-        _require(self.seq_len >= 1, f"seq_len is {self.seq_len}", "at least 1")
+        require(self.seq_len >= 1, f"seq_len is {self.seq_len}", "at least 1")
 
     @property
     def is_callable(self) -> bool:
@@ -135,9 +129,9 @@ class RoutingIdentity:
 
     def __post_init__(self) -> None:
         total = sum(self.tokens_per_expert)
-        _require(total == self.local_pairs, f"histogram sums to {total}", f"P = {self.local_pairs}")
+        require(total == self.local_pairs, f"histogram sums to {total}", f"P = {self.local_pairs}")
         active = sum(count > 0 for count in self.tokens_per_expert)
-        _require(
+        require(
             active == self.active_experts,
             f"histogram has {active} active experts",
             f"A = {self.active_experts}",
@@ -226,9 +220,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         for value in (self.span_us, self.wall_us, *self.stage_us):
-            _require(
-                math.isfinite(value) and value >= 0, f"a sample of {value} us", "a finite time"
-            )
+            require(math.isfinite(value) and value >= 0, f"a sample of {value} us", "a finite time")
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,83 +230,6 @@ class PassResult:
     name: str
     samples: tuple[Sample, ...] = ()
     unavailable: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One GPU operation of a forward. ``stage``: whose launch call made it ('' if none)."""
-
-    name: str
-    kind: OperationKind
-    stage: str
-    stream: int
-    launch: str = ""  # name of the API call that launched it
-    grid: tuple[int, int, int] | None = None
-    block: tuple[int, int, int] | None = None
-    registers: int | None = None
-    shared_bytes: int | None = None
-    bytes: int | None = None
-    graph_node: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ApiCall:
-    """A CUDA API call that launched nothing (synchronise, malloc, event record, ...)."""
-
-    name: str
-    begin_ns: int
-    end_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Iteration:
-    """One iteration under CUPTI; element i of each tuple is operation i of ``operation_set``.
-
-    All times in ns from host entry on one clock. launch_*: the launching API call, -1 where API
-    records were off. stage_begin_ns/stage_end_ns: host clock at stage boundaries (api pass).
-    """
-
-    operation_set: int
-    start_ns: tuple[int, ...]
-    end_ns: tuple[int, ...]
-    launch_begin_ns: tuple[int, ...] = ()
-    launch_end_ns: tuple[int, ...] = ()
-    stage_begin_ns: tuple[int, ...] = ()
-    stage_end_ns: tuple[int, ...] = ()
-    exit_ns: int = -1
-    calls: tuple[ApiCall, ...] = ()
-    dropped: int = 0
-
-    def __post_init__(self) -> None:
-        _require(
-            len(self.start_ns) == len(self.end_ns), "starts and ends differ in number", "pairs"
-        )
-        _require(
-            len(self.launch_begin_ns) == len(self.launch_end_ns) in (0, len(self.start_ns)),
-            "launch calls and operations differ in number",
-            "one launch call an operation",
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class TimelinePass:
-    """The operations of every iteration of a CUPTI pass ('kernels' or 'api').
-
-    operation_sets: the distinct lists of operations seen, in order of operation start; more than
-    one means that iterations launched different kernels, which reports must say.
-    """
-
-    name: str
-    operation_sets: tuple[tuple[Operation, ...], ...] = ()
-    iterations: tuple[Iteration, ...] = ()
-    unavailable: str | None = None
-
-    def __post_init__(self) -> None:
-        for iteration in self.iterations:
-            size = len(self.operation_sets)
-            _require(iteration.operation_set < size, "an iteration of an unknown set", f"< {size}")
-            count = len(self.operation_sets[iteration.operation_set])
-            _require(len(iteration.start_ns) == count, "times and operations differ", f"{count}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +280,7 @@ class MachineCeilings:
 
     def __post_init__(self) -> None:
         for value in (self.copy_bytes_per_second, self.read_bytes_per_second):
-            _require(math.isfinite(value) and value > 0, f"a ceiling of {value}", "above 0")
+            require(math.isfinite(value) and value > 0, f"a ceiling of {value}", "above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,7 +306,7 @@ class Run:
 
     def __post_init__(self) -> None:
         measured = any(p.samples for p in self.passes) or any(t.iterations for t in self.timelines)
-        _require(
+        require(
             self.correctness.passed or not measured,
             "a wrong result with timings",
             "no timings where the result is wrong",

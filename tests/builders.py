@@ -13,13 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from moeprof.records import (
-    ApiCall,
     Calibration,
     ClockSample,
     Correctness,
     Environment,
-    Iteration,
-    Operation,
     PassResult,
     RoutingIdentity,
     Run,
@@ -27,9 +24,9 @@ from moeprof.records import (
     Settings,
     SolutionIdentity,
     StageInfo,
-    TimelinePass,
     WorkloadIdentity,
 )
+from moeprof.timelines import ApiCall, Iteration, Operation, TimelinePass
 
 LATENCY_NS, GAP_NS, EVENT_CALL_NS = 2_400, 1_100, 6_600
 GEOMETRY = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moeprof.records import Operation, TimelinePass
+from moeprof.timelines import Operation, TimelinePass
 from moeprof.timing.assemble import Call, Records, Window, assemble, with_node_stages
 from moeprof.timing.calibration import latencies
 

@@ -12,7 +12,8 @@ from moeprof.analysis.checks import findings
 from moeprof.analysis.profiles import UNATTRIBUTED, Reading
 from moeprof.analysis.trust import judge
 from moeprof.errors import RecordError
-from moeprof.records import ClockSample, Iteration, PassResult, Run, Sample, TimelinePass
+from moeprof.records import ClockSample, PassResult, Run, Sample
+from moeprof.timelines import Iteration, TimelinePass
 from tests.builders import eager_script, make_cpu_run, make_run, play, stage_info
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from moeprof.analysis.identity import attribute
 from moeprof.analysis.profiles import UNATTRIBUTED, IterationProfile, StageTime
 from moeprof.analysis.rows import rows_of, stage_rows
-from moeprof.records import Iteration, Operation, StageInfo
+from moeprof.records import StageInfo
+from moeprof.timelines import Iteration, Operation
 
 
 def operation(stage: str, stream: int = 7, name: str = "k") -> Operation:

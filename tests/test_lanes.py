@@ -10,7 +10,8 @@ from moeprof.analysis.attribution import profile
 from moeprof.analysis.identity import attribute
 from moeprof.analysis.lanes import CAUSES, Lane, Lanes, lanes_of, median_lanes
 from moeprof.analysis.reconstruct import reconstruct
-from moeprof.records import Iteration, Operation, Run
+from moeprof.records import Run
+from moeprof.timelines import Iteration, Operation
 from tests.builders import Launch, make_cpu_run, make_run, stage_info
 from tests.test_identity import timelines
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("values", "pure", "reports", "device", "cli")
 # the first part of a module's name below moeprof -> its layer; whatever is not named here is pure
 LAYER_OF = {  # by room; what is not named here is pure
-    **dict.fromkeys(("errors", "definition", "contract", "records"), "values"),
+    **dict.fromkeys(("errors", "definition", "contract", "records", "timelines"), "values"),
     "reports": "reports",
     **dict.fromkeys(("explain", "machine", "measure", "solutions", "timing"), "device"),
     **dict.fromkeys(("cli", "__main__"), "cli"),

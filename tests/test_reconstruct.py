@@ -9,7 +9,8 @@ import pytest
 
 from moeprof.analysis.launches import LaunchModel
 from moeprof.analysis.reconstruct import reconstruct
-from moeprof.records import Calibration, PassResult, Run, TimelinePass
+from moeprof.records import Calibration, PassResult, Run
+from moeprof.timelines import TimelinePass
 from tests.builders import (
     GAP_NS,
     LATENCY_NS,

@@ -18,17 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moeprof.errors import RecordError, ResourceExhausted
-from moeprof.records import (
-    Correctness,
-    Operation,
-    PassResult,
-    Sample,
-    Settings,
-    StageInfo,
-    TimelinePass,
-)
+from moeprof.records import Correctness, PassResult, Sample, Settings, StageInfo
 from moeprof.storage import store
 from moeprof.storage.atomic import write_atomically
+from moeprof.timelines import Operation, TimelinePass
 
 TIME = st.floats(min_value=0, max_value=1e9)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

@@ -29,7 +29,8 @@ from moeprof.analysis.reconstruct import Reconstruction, reconstruct
 from moeprof.analysis.rows import clock_rows, rows_of, stage_rows
 from moeprof.analysis.trust import trust
 from moeprof.errors import RecordError
-from moeprof.records import Iteration, Operation, Run, Sample
+from moeprof.records import Run, Sample
+from moeprof.timelines import Iteration, Operation
 
 __all__ = ["attribute", "graph_rows", "middle", "profile"]
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from moeprof.analysis.identity import sweep
 from moeprof.analysis.profiles import UNATTRIBUTED
-from moeprof.records import Iteration, Operation, Run, TimelinePass
+from moeprof.records import Run
+from moeprof.timelines import Iteration, Operation, TimelinePass
 
 # NVML clock-event reasons that do not slow a busy GPU down
 HARMLESS_CLOCK_REASONS = ("none", "gpu_idle", "idle", "applications_clocks_setting", "sync_boost")

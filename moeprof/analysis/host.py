@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moeprof.records import Iteration, Operation
+from moeprof.timelines import Iteration, Operation
 
 Times = NDArray[np.int64]
 

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeprof.analysis.profiles import IterationProfile, StageTime
-from moeprof.records import Iteration, Operation
+from moeprof.timelines import Iteration, Operation
 
 Times = NDArray[np.int64]
 Flags = NDArray[np.bool_]

@@ -20,7 +20,8 @@ from moeprof.analysis.identity import collected, sweep
 from moeprof.analysis.profiles import Profile, Source
 from moeprof.analysis.reconstruct import Reconstruction
 from moeprof.analysis.rows import rows_of
-from moeprof.records import Iteration, Operation, Run
+from moeprof.records import Run
+from moeprof.timelines import Iteration, Operation
 
 LaneKind = Literal["stages", "calls", "gpu", "idle"]
 HOST_LATE, API_CALL = "host late", "API call"

@@ -14,7 +14,8 @@ import numpy as np
 
 from moeprof.analysis.identity import NEVER, Times
 from moeprof.analysis.simulate import OperationModel
-from moeprof.records import Calibration, Iteration, Operation
+from moeprof.records import Calibration
+from moeprof.timelines import Iteration, Operation
 
 # where neither calibration nor the api pass shows one: read on an H200 under Nsight Systems
 ASSUMED_LAUNCH_LATENCY_NS, ASSUMED_QUEUED_GAP_NS = 1642, 1088

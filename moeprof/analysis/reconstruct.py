@@ -36,7 +36,8 @@ from moeprof.analysis.launches import LaunchModel, launch_model, operation_model
 from moeprof.analysis.noise import median_noise
 from moeprof.analysis.profiles import SpanCheck
 from moeprof.analysis.simulate import Device, OperationModel, Times, Wait, simulate_stage
-from moeprof.records import ApiCall, Iteration, Operation, Run, Sample, TimelinePass
+from moeprof.records import Run, Sample
+from moeprof.timelines import ApiCall, Iteration, Operation, TimelinePass
 
 TOLERANCE_US, TOLERANCE_FRACTION = 3.0, 0.05
 

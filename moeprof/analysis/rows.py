@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from moeprof.analysis.profiles import UNATTRIBUTED
-from moeprof.records import Operation, StageInfo
+from moeprof.records import StageInfo
 from moeprof.scopes import OUTSIDE
+from moeprof.timelines import Operation
 
 
 @dataclass(frozen=True, slots=True)

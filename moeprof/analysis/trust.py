@@ -26,7 +26,8 @@ from moeprof.analysis.identity import Sweep, sweep
 from moeprof.analysis.noise import median_noise
 from moeprof.analysis.profiles import Reading, Trust
 from moeprof.analysis.reconstruct import Prediction, Reconstruction
-from moeprof.records import Iteration, Operation, Run
+from moeprof.records import Run
+from moeprof.timelines import Iteration, Operation
 
 TOLERANCE_US, TOLERANCE_FRACTION = 3.0, 0.05
 

@@ -21,7 +21,8 @@ from enum import IntEnum
 from moeprof.analysis.checks import clock_findings
 from moeprof.analysis.profiles import Profile
 from moeprof.errors import RecordError
-from moeprof.records import Run, TimelinePass
+from moeprof.records import Run
+from moeprof.timelines import TimelinePass
 
 CLOCK_TOLERANCE = 0.03
 CLOCK_PASSES = ("bare", "kernels", "stages")  # those that the times of a profile come from

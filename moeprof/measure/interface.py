@@ -33,10 +33,10 @@ from moeprof.records import (
     Settings,
     SolutionIdentity,
     StageInfo,
-    TimelinePass,
     WorkloadIdentity,
 )
 from moeprof.scopes import LISTENER
+from moeprof.timelines import TimelinePass
 from moeprof.timing.device import now_ns
 from moeprof.timing.other_threads import charge_by_time
 from moeprof.timing.ranges import ScopeRanges

@@ -13,15 +13,8 @@ from typing import Any, Protocol
 
 from moeprof.machine.environment import ClockReader
 from moeprof.measure.forward import StagedCall
-from moeprof.records import (
-    Calibration,
-    ClockSample,
-    MachineCeilings,
-    PassResult,
-    Sample,
-    Settings,
-    TimelinePass,
-)
+from moeprof.records import Calibration, ClockSample, MachineCeilings, PassResult, Sample, Settings
+from moeprof.timelines import TimelinePass
 from moeprof.timing import bare, blocked, ceilings, graph, stages
 from moeprof.timing.assemble import with_node_stages
 from moeprof.timing.calibration import calibrate_device, calibrate_host
@@ -132,13 +125,18 @@ class Passes:
             ranges = Ranges(forward.row_names, subject.seq_len)
             subject.timelines.append(self.cupti.api(forward, self.cuda, iterations, ranges))
             if any(p.name == "graph" and p.samples for p in subject.passes):
-                subject.timelines.append(self.graph_nodes(forward, self.cuda))
+                self.add_graph_nodes(subject, self.cuda)
 
-    def graph_nodes(self, forward: StagedCall, device: CudaDevice) -> TimelinePass:
+    def add_graph_nodes(self, subject: Subject, device: CudaDevice) -> None:
         """The operations of the replayed graph, each with the stage whose capture made it."""
-        captured, nodes_after = graph.capture_stages(forward)
+        try:
+            captured, nodes_after = graph.capture_stages(subject.forward)
+        except ImportError as error:
+            subject.warnings.append(f"graph: its nodes are not told apart by stage ({error})")
+            return
         timeline = self.cupti.graph(captured.replay, device, self.settings.iterations)
-        return with_node_stages(timeline, forward.stage_names, nodes_after)
+        named = with_node_stages(timeline, subject.forward.stage_names, nodes_after)
+        subject.timelines.append(named)
 
     def attach(self) -> None:
         """Load CUPTI, once, and read the device's own latencies."""

@@ -29,8 +29,8 @@ from moeprof.records import (
     Sample,
     Settings,
     StageInfo,
-    TimelinePass,
 )
+from moeprof.timelines import TimelinePass
 from moeprof.timing.device import CpuDevice, CudaDevice, now_ns
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 
-from moeprof.records import ApiCall, Iteration, Operation, TimelinePass
+from moeprof.timelines import ApiCall, Iteration, Operation, TimelinePass
 
 # calls that launch nothing are kept if they can block the host or took long enough to matter
 NOTABLE_NS = 2_000

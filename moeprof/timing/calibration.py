@@ -6,7 +6,8 @@ import statistics
 from dataclasses import replace
 from typing import Any
 
-from moeprof.records import Calibration, TimelinePass
+from moeprof.records import Calibration
+from moeprof.timelines import TimelinePass
 from moeprof.timing.device import CudaDevice, no_collection, now_ns
 
 REPEATS = 50

@@ -20,7 +20,7 @@ from typing import Any
 
 from moeprof.errors import EnvironmentMissing
 from moeprof.measure.forward import StagedCall
-from moeprof.records import Operation, OperationKind, TimelinePass
+from moeprof.timelines import Operation, OperationKind, TimelinePass
 from moeprof.timing.assemble import Call, Records, Window, assemble
 from moeprof.timing.device import CudaDevice, no_collection, now_ns
 from moeprof.timing.ranges import Ranges

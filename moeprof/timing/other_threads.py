@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 
-from moeprof.records import Iteration, Operation, TimelinePass
+from moeprof.timelines import Iteration, Operation, TimelinePass
 
 
 def charge_by_time(timeline: TimelinePass, stages: Sequence[str]) -> tuple[TimelinePass, int]:
