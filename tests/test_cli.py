@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
-import platform
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from moeprof.cli.main import COMMANDS, run_command
-from moeprof.machine.environment import library_versions
 from moeprof.storage import store
+from tests.privacy import private_words
 
 QUICK = ("--device", "cpu", "--definition", "tiny", "--num-tokens", "7", "--preset", "quick")
 RUN = "def run(logits, bias, x, x_scale, w1, w1_scale, w2, w2_scale, offset, factor{}):\n"
@@ -181,13 +178,6 @@ def test_a_reader_that_leaves_and_a_full_disk_under_stdout():
 
 
 # ---------------------------------------------------------------- run
-
-
-def private_words():
-    """Whatever must not enter a record: values of variables, names of user and host, paths."""
-    known = {platform.python_version(), platform.machine(), *library_versions().values()}
-    names = {getpass.getuser(), socket.gethostname(), str(Path.home()), os.getcwd()}
-    return {word for word in (*os.environ.values(), *names) if word not in known}
 
 
 def test_a_run_prints_its_table_and_keeps_a_record_that_names_nobody(tmp_path):
