@@ -62,6 +62,11 @@ class WrongResult(MoeprofError):
     exit_code = EXIT_WRONG_RESULT
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch says that the GPU's memory is full; by name, as torch is not imported here."""
+    return type(error).__name__ == "OutOfMemoryError"
+
+
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> str:
     """The known names closest to ``name``, as a phrase for an error message."""
     choices = sorted(known)

@@ -65,6 +65,15 @@ class Iteration:
     calls: tuple[ApiCall, ...] = ()
     dropped: int = 0
 
+    @property
+    def span_ns(self) -> int:
+        """From the first start to the last end of the operations that were timed; 0 without any."""
+        starts_ns = self.start_ns
+        if min(self.end_ns, default=0) <= 0:  # some were not timed
+            timed = zip(self.start_ns, self.end_ns, strict=True)
+            starts_ns = tuple(start_ns for start_ns, end_ns in timed if end_ns > 0)
+        return max(self.end_ns, default=0) - min(starts_ns, default=0)
+
     def __post_init__(self) -> None:
         require(len(self.start_ns) == len(self.end_ns), "starts and ends differ in number", "pairs")
         require(

@@ -167,16 +167,12 @@ def _perturbation(run: Run, reconstruction: Reconstruction) -> float | None:
     bare = [sample.span_us for sample in run.samples("bare")]
     if api is None or not bare:
         return None
-    api_ns = statistics.median(_span_ns(iteration) for iteration in api.iterations)
+    api_ns = statistics.median(iteration.span_ns for iteration in api.iterations)
     if reconstruction.agrees:
-        bare_ns = statistics.median(_span_ns(p.iteration) for p in reconstruction.predictions)
+        bare_ns = statistics.median(p.iteration.span_ns for p in reconstruction.predictions)
     else:
         bare_ns = statistics.median(bare) * 1e3
     return api_ns / bare_ns if bare_ns else None
-
-
-def _span_ns(iteration: Iteration) -> int:
-    return max(iteration.end_ns, default=0) - min(iteration.start_ns, default=0)
 
 
 def _findings(run: Run, source: Source, reconstruction: Reconstruction) -> tuple[str, ...]:

@@ -77,10 +77,10 @@ def median_lanes(run: Run, profile: Profile, reconstruction: Reconstruction) -> 
         found = [(api.operation_sets[i.operation_set], i) for i in sound] if api else []
     if not found:
         return None
-    ordered = sorted(found, key=lambda one: _span_ns(one[1]))
+    ordered = sorted(found, key=lambda one: one[1].span_ns)
     operations, iteration = ordered[(len(ordered) - 1) // 2]
     lanes = lanes_of(run, operations, iteration)
-    return Lanes(profile.source, len(found), _span_ns(iteration), lanes)
+    return Lanes(profile.source, len(found), iteration.span_ns, lanes)
 
 
 def lanes_of(run: Run, operations: Sequence[Operation], iteration: Iteration) -> tuple[Lane, ...]:
@@ -169,11 +169,3 @@ def _stage_clock(run: Run, profile: Profile) -> Lanes | None:
         now_ns = end_ns
     lane = Lane("stages", "stages", tuple(intervals))
     return Lanes(profile.source, len(samples), now_ns, (lane,))
-
-
-def _span_ns(iteration: Iteration) -> int:
-    timed = zip(iteration.start_ns, iteration.end_ns, strict=True)
-    starts_ns = iteration.start_ns
-    if min(iteration.end_ns, default=0) <= 0:  # some were not timed
-        starts_ns = tuple(start_ns for start_ns, end_ns in timed if end_ns > 0)
-    return max(iteration.end_ns, default=0) - min(starts_ns, default=0)

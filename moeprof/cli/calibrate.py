@@ -28,13 +28,13 @@ def command(as_json: bool) -> None:
         )
     from moeprof.timing import ceilings
     from moeprof.timing.calibration import calibrate_device, calibrate_host
-    from moeprof.timing.cupti import Cupti
+    from moeprof.timing.cupti import session
     from moeprof.timing.device import CudaDevice
 
     device = CudaDevice("warm")
     best = ceilings.measure(device)
     costs = calibrate_host(device)
-    costs = calibrate_device(Cupti(), device, costs)
+    costs = calibrate_device(session(), device, costs)
     environment = describe("cuda")
     if as_json:
         show_json(

@@ -15,7 +15,14 @@ import click
 
 from moeprof import __version__
 from moeprof.cli.output import discard_stdout
-from moeprof.errors import EXIT_INTERRUPTED, EXIT_USAGE, MoeprofError, UsageError, nearest
+from moeprof.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    MoeprofError,
+    UsageError,
+    is_out_of_memory,
+    nearest,
+)
 
 # in the order a user meets them: name, the line shown by --help; the module is cli/<name>.py
 COMMANDS: tuple[tuple[str, str], ...] = (
@@ -86,7 +93,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         discard_stdout()
         return _fail(f"the disk is full ({error.filename or 'stdout'}); free some space")
     except Exception as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+        if not is_out_of_memory(error):
             raise
         return _fail(f"out of GPU memory: {str(error).splitlines()[0]}; use a smaller workload")
 

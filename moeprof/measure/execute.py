@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from moeprof import __version__
 from moeprof.contract import Buffers
 from moeprof.definition import Definition, Workload
-from moeprof.errors import EnvironmentMissing, ResourceExhausted
+from moeprof.errors import EnvironmentMissing, ResourceExhausted, is_out_of_memory
 from moeprof.machine.environment import describe
 from moeprof.measure.inputs import fingerprints, make_activations, make_weights
 from moeprof.measure.passes import CUPTI_PASSES, Passes
@@ -116,8 +116,6 @@ class Execution:
 
     def measure(self, name: str, last: bool) -> None:
         """One pass over all workloads."""
-        if name in CUPTI_PASSES and self.cases:
-            self.passes.attach()
         trials = self.settings.trials if name == "bare" else 1
         for trial in range(trials):
             for case in self.cases:
@@ -246,7 +244,7 @@ def out_of_memory_named() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if type(error).__name__ != "OutOfMemoryError":
+        if not is_out_of_memory(error):
             raise
         raise ResourceExhausted(
             f"out of GPU memory: {str(error).splitlines()[0]}",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from moeprof.contract import Solution, check_wiring
-from moeprof.errors import WrongResult
+from moeprof.errors import WrongResult, is_out_of_memory
 
 Hook = Callable[[int], None]
 
@@ -103,7 +103,7 @@ class Forward:
         except (KeyboardInterrupt, MemoryError):
             raise
         except Exception as error:
-            if type(error).__name__ == "OutOfMemoryError":
+            if is_out_of_memory(error):
                 raise
             raise WrongResult(
                 f"stage {self.stage_names[entered[0]]} of {self.solution.name} raised "

@@ -13,6 +13,7 @@ import torch
 
 from moeprof.measure.execute import Inputs, Plan
 from moeprof.measure.forward import Forward
+from moeprof.presets import ATOL, MAX_RELATIVE_L2, REQUIRED_MATCHED_RATIO, RTOL
 from moeprof.problem.dataset import Dataset, own_root
 from moeprof.records import PASSES, Settings
 from moeprof.solutions.catalog import load_solution
@@ -30,7 +31,8 @@ def bound_forward(solution: str, tokens: int) -> Forward:
     dataset = Dataset(own_root())
     definition = dataset.definition("dsv3")
     workload = dataset.workload_of_size(definition, tokens)
-    settings = Settings("default", WARM_UP, ITERATIONS, 1, 0, "flush", PASSES, 0.2, 0.1, 0.85, 0.04)
+    tolerances = (RTOL, ATOL, REQUIRED_MATCHED_RATIO, MAX_RELATIVE_L2)
+    settings = Settings("default", WARM_UP, ITERATIONS, 1, 0, "flush", PASSES, *tolerances)
     plan = Plan(loaded, definition, (workload,), dataset, settings, "auto", "quantised", "cuda")
     forward = Inputs(plan).problem(workload, "auto").case(loaded.solution).forward
     for _ in range(WARM_UP):
@@ -51,7 +53,7 @@ def spans_us(forward: Forward, graph: bool) -> tuple[float, float]:
     device.rests = True
     call = capture(forward)[0].replay if graph else forward
     timeline = session().graph(call, device, ITERATIONS)
-    ours = [(max(i.end_ns) - min(i.start_ns)) / 1e3 for i in timeline.iterations]
+    ours = [iteration.span_ns / 1e3 for iteration in timeline.iterations]
     theirs = bench_gpu_time_with_cupti(
         call, dry_run_iters=WARM_UP, repeat_iters=ITERATIONS, sleep_after_run=True
     )
