@@ -284,6 +284,46 @@ class MachineCeilings:
 
 
 @dataclass(frozen=True, slots=True)
+class Capture:
+    """The other profiler's capture that a record was imported from.
+
+    tool: 'Nsight Systems', 'PyTorch profiler', ...; version, schema: '' if the file did not say.
+    file: its name, without a folder. stages_by: 'ranges', 'rules' or 'graph nodes', what told
+    stages apart. forwards: how many the capture holds (the record may keep fewer). notes: what was
+    left out or is doubtful, counted and named.
+    """
+
+    tool: str
+    version: str
+    schema: str
+    file: str
+    stages_by: str
+    forwards: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KernelMetrics:
+    """What Nsight Compute's counters said of one kernel launch of a stage; replayed alone.
+
+    launch: its number among the stage's launches, from 0. Fractions are of the peak, 0 to 1; None
+    where the counter was not collected. stalls: warps waiting per instruction issued, by reason.
+    """
+
+    stage: str
+    launch: int
+    name: str
+    duration_ns: float
+    dram_bytes_per_second: float | None = None
+    dram_fraction: float | None = None
+    tensor_pipe_fraction: float | None = None
+    occupancy_fraction: float | None = None
+    sm_clock_hz: float | None = None
+    registers: int | None = None
+    stalls: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One solution on one workload: the unit of record."""
 
@@ -302,6 +342,8 @@ class Run:
     ceilings: MachineCeilings | None = None
     warnings: tuple[str, ...] = ()
     position: int = 0  # of this workload in the process: the first one pays for loading libraries
+    capture: Capture | None = None
+    kernel_metrics: tuple[KernelMetrics, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
