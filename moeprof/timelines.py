@@ -13,6 +13,10 @@ from moeprof.errors import RecordError
 
 OperationKind = Literal["kernel", "memcpy", "memset"]
 
+# calls that launch nothing are kept if they can block the host or took long enough to matter
+NOTABLE_NS = 2_000
+NOTABLE_NAMES = ("Synchronize", "Malloc", "Free", "Alloc", "StreamWait")
+
 
 def require(condition: bool, found: str, expected: str) -> None:
     """Raise RecordError unless ``condition``: the value cannot be what was recorded."""

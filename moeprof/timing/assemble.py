@@ -9,11 +9,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 
-from moeprof.timelines import ApiCall, Iteration, Operation, TimelinePass
-
-# calls that launch nothing are kept if they can block the host or took long enough to matter
-NOTABLE_NS = 2_000
-NOTABLE_NAMES = ("Synchronize", "Malloc", "Free", "Alloc", "StreamWait")
+from moeprof.timelines import (
+    NOTABLE_NAMES,
+    NOTABLE_NS,
+    ApiCall,
+    Iteration,
+    Operation,
+    TimelinePass,
+)
 
 
 @dataclass(frozen=True, slots=True)
