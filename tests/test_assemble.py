@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from moeprof.assemble import Call, Records, Window, assemble, with_node_stages
 from moeprof.timelines import Operation, TimelinePass
-from moeprof.timing.assemble import Call, Records, Window, assemble, with_node_stages
 from moeprof.timing.calibration import latencies
 
 STAGES = ("routing", "gemm1")

@@ -23,6 +23,7 @@ from moeprof.analysis.rows import clock_rows, stage_rows
 from moeprof.compare.compare import compare, explain_pair
 from moeprof.errors import ContractError, EnvironmentMissing, UsageError
 from moeprof.measure.interface import profile
+from moeprof.other_threads import charge_by_time
 from moeprof.records import Run, StageInfo
 from moeprof.reports.compare_text import render_comparison
 from moeprof.reports.json import run_document
@@ -30,7 +31,6 @@ from moeprof.reports.text import render_run, render_runs
 from moeprof.scopes import LISTENER
 from moeprof.storage import store
 from moeprof.timelines import Iteration, Operation, TimelinePass
-from moeprof.timing.other_threads import charge_by_time
 from moeprof.timing.ranges import ScopeRanges
 from tests import builders
 

@@ -21,6 +21,7 @@ from moeprof.errors import EnvironmentMissing, UsageError
 from moeprof.machine.environment import describe
 from moeprof.measure.callable_forward import CallableForward, discover
 from moeprof.measure.passes import CUPTI_PASSES, Passes
+from moeprof.other_threads import charge_by_time
 from moeprof.presets import ATOL, MAX_RELATIVE_L2, REQUIRED_MATCHED_RATIO, RTOL, choose_passes
 from moeprof.records import (
     CALLABLE,
@@ -38,7 +39,6 @@ from moeprof.records import (
 from moeprof.scopes import LISTENER
 from moeprof.timelines import TimelinePass
 from moeprof.timing.device import now_ns
-from moeprof.timing.other_threads import charge_by_time
 from moeprof.timing.ranges import ScopeRanges
 
 # calls in a row that must show the first one's stages before anything is measured: bare samples

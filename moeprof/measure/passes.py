@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from moeprof.assemble import with_node_stages
 from moeprof.machine.environment import ClockReader
 from moeprof.measure.forward import StagedCall
 from moeprof.records import Calibration, ClockSample, MachineCeilings, PassResult, Sample, Settings
 from moeprof.timelines import TimelinePass
 from moeprof.timing import bare, blocked, ceilings, graph, stages
-from moeprof.timing.assemble import with_node_stages
 from moeprof.timing.calibration import calibrate_device, calibrate_host
 from moeprof.timing.device import CpuDevice, CudaDevice, host_loop_us, now_ns
 from moeprof.timing.ranges import Ranges

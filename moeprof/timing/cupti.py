@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from moeprof.assemble import Call, Records, Window, assemble
 from moeprof.errors import EnvironmentMissing
 from moeprof.measure.forward import StagedCall
 from moeprof.timelines import Operation, OperationKind, TimelinePass
-from moeprof.timing.assemble import Call, Records, Window, assemble
 from moeprof.timing.device import CudaDevice, no_collection, now_ns
 from moeprof.timing.ranges import Ranges
 
