@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from moeprof.analysis.attribution import profile as profile_of
-from moeprof.analysis.noise import median_noise
+from moeprof.analysis.noise import difference_by_turn, median_noise
 from moeprof.analysis.reconstruct import reconstruct
 from moeprof.compare.comparable import reasons, told
 from moeprof.compare.compare import compare
@@ -40,7 +40,7 @@ from moeprof.measure.execute import (
 )
 from moeprof.measure.passes import Passes
 from moeprof.measure.workbench import Case, try_out
-from moeprof.records import CPU_PASSES, PASSES, Run
+from moeprof.records import CPU_PASSES, PASSES, Run, Sample
 from moeprof.solutions.catalog import LoadedSolution, load_solution
 
 # fewer make the switch itself dear: with one warm-up and two samples a turn, the first forward
@@ -256,8 +256,20 @@ def _measurement(one: Contender, comparison: Comparison) -> Measurement:
         return _difference(replays_us, side.bare_us, why or "the graph pass did not run")
     if one.case is None:
         return Measurement(problem=one.problem)
-    spans_us = [s.span_us for p in one.case.passes if p.name == "bare" for s in p.samples]
-    return replace(_difference(spans_us, side.bare_us), remark=one.remark)
+    own = [sample for p in one.case.passes if p.name == "bare" for sample in p.samples]
+    found = _difference([sample.span_us for sample in own], side.bare_us)
+    paired = difference_by_turn(_by_turn(side.run.samples("bare")), _by_turn(own))
+    if paired is not None:
+        change_us, noise_us = paired
+        found = replace(found, change_us=change_us, noise_us=noise_us)
+    return replace(found, remark=one.remark)
+
+
+def _by_turn(samples: Sequence[Sample]) -> dict[int, list[float]]:
+    turns: dict[int, list[float]] = {}
+    for sample in samples:
+        turns.setdefault(sample.trial, []).append(sample.span_us)
+    return turns
 
 
 def _difference(
