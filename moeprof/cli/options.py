@@ -16,7 +16,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path, file_okay=False)
 COUNT = click.IntRange(1, 100_000)
 
-_MEASURING = (
+_INPUTS = (
     click.option(
         "--routing",
         default="auto",
@@ -36,6 +36,19 @@ _MEASURING = (
         "--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True
     ),
     click.option(
+        "--l2",
+        type=click.Choice(["flush", "warm"]),
+        default="flush",
+        show_default=True,
+        help="The L2 cache before each iteration.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(0, 2**31 - 1), metavar="S", default=0, show_default=True
+    ),
+    click.option("--allow-no-local-work", is_flag=True, help="Run even if no token comes here."),
+)
+_SIZES = (
+    click.option(
         "--preset",
         type=click.Choice(list(PRESETS)),
         help="; ".join(
@@ -49,17 +62,6 @@ _MEASURING = (
     ),
     click.option("--iterations", type=COUNT, metavar="N", help="Samples per pass."),
     click.option("--trials", type=COUNT, metavar="N", help="Repetitions of the bare pass."),
-    click.option(
-        "--l2",
-        type=click.Choice(["flush", "warm"]),
-        default="flush",
-        show_default=True,
-        help="The L2 cache before each iteration.",
-    ),
-    click.option(
-        "--seed", type=click.IntRange(0, 2**31 - 1), metavar="S", default=0, show_default=True
-    ),
-    click.option("--allow-no-local-work", is_flag=True, help="Run even if no token comes here."),
 )
 
 
@@ -97,7 +99,14 @@ def definition_option(command: Command) -> Command:
 
 def measuring_options(command: Command) -> Command:
     """Inputs, device and sizes of a measurement, by the names of ``planning.RunOptions``."""
-    for option in reversed(_MEASURING):
+    for option in reversed((*_INPUTS, *_SIZES)):
+        command = option(command)
+    return command
+
+
+def input_options(command: Command) -> Command:
+    """What a forward is run on, and where: the same without the sizes."""
+    for option in reversed(_INPUTS):
         command = option(command)
     return command
 

@@ -68,10 +68,21 @@ class RunOptions:
     allow_no_local_work: bool
 
 
-def make_plan(options: RunOptions) -> Plan:
-    """What to run; UsageError, EnvironmentMissing or ContractError say what cannot be meant."""
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What is run on what, before the solution itself is loaded."""
+
+    dataset: Dataset
+    definition: Definition
+    workloads: tuple[Workload, ...]
+    settings: Settings
+    device: Literal["cuda", "cpu"]
+
+
+def make_choices(options: RunOptions) -> Choices:
+    """What was left open, chosen; UsageError or EnvironmentMissing say what cannot be meant."""
     from moeprof.problem.routing import parse_spec
-    from moeprof.solutions.catalog import check_exists, load_solution
+    from moeprof.solutions.catalog import check_exists
 
     _check_one_selection(options)
     check_exists(options.solution)
@@ -82,23 +93,30 @@ def make_plan(options: RunOptions) -> Plan:
     device = choose_device(options.device)
     dataset, definition = choose_definition(options.definition, dataset, device)
     workloads = choose_workloads(options, dataset, definition)
+    return Choices(dataset, definition, workloads, make_settings(options, device), device)
+
+
+def make_plan(options: RunOptions) -> Plan:
+    """What to run; the errors of ``make_choices``, and ContractError for what is no solution."""
+    chosen = make_choices(options)  # before torch is imported
 
     from moeprof.measure.execute import Plan
+    from moeprof.solutions.catalog import load_solution
 
     return Plan(
-        loaded=load_solution(options.solution, device),
-        definition=definition,
-        workloads=workloads,
-        dataset=dataset,
-        settings=make_settings(options, device),
+        loaded=load_solution(options.solution, chosen.device),
+        definition=chosen.definition,
+        workloads=chosen.workloads,
+        dataset=chosen.dataset,
+        settings=chosen.settings,
         routing=options.routing,
         weights=options.weights,
-        device=device,
+        device=chosen.device,
         allow_no_local_work=options.allow_no_local_work,
     )
 
 
-def choose_device(asked: str) -> str:
+def choose_device(asked: str) -> Literal["cuda", "cpu"]:
     """'cuda' or 'cpu'; 'auto' is CUDA where torch sees a device."""
     if asked == "cpu":
         return "cpu"
