@@ -23,14 +23,16 @@ class Policy:
 
     processes: fresh processes a side and round; with fewer nothing is decided.
     baseline_processes: how many a stored baseline is recorded from.
-    screening_alpha: chance that a check without any change suspects something, by Holm over the
-    quantities of one kind. confirm: a suspicion alerts only after a second round of fresh processes
-    which, on its own, shows the change again at confirmation_alpha.
-    same_alpha: chance of calling a change as large as the floor the same.
+    screening_alpha: of the first round, by Holm over the quantities of one measure: what is
+    suspected. screening_floor: the part of each floor that a suspicion must exceed.
+    confirm: a suspicion alerts only after a second round of fresh processes, which must show the
+    change by itself at confirmation_alpha. alert_alpha: of all rounds together, by Holm.
+    same_alpha: chance of calling a change as large as the floor the same, or of excluding a severe
+    one that is there.
     relative_floor: a change must exceed it, and noise_factor times the spread of the same
-    comparison without a change. absolute_floor_us: and this many us, for what the GPU does in a
-    stage; host_floor_us: the same for host times and for the whole forward.
-    span_floor: and this fraction of the span. quanta: and this many ticks of the GPU's clock.
+    comparison without a change. busy_floor_us: and this many us, for what the GPU does in a stage,
+    and quanta ticks of the GPU's clock; host_floor_us: the same for host times and for the whole
+    forward; span_floor: and this fraction of the span.
     severe: a regression above this fraction is told as severe; a check that could not have seen
     one is inconclusive.
     confidence: of the intervals shown. resamples, seed: of their bootstrap.
@@ -38,16 +40,18 @@ class Policy:
 
     processes: int = 5
     baseline_processes: int = 10
-    screening_alpha: float = 0.05
+    screening_alpha: float = 0.2
+    screening_floor: float = 0.5
     confirm: bool = True
     confirmation_alpha: float = 0.05
+    alert_alpha: float = 0.01
     same_alpha: float = 0.05
     relative_floor: float = 0.02
     noise_factor: float = 3.0
-    absolute_floor_us: float = 0.3
-    host_floor_us: float = 0.3
-    span_floor: float = 0.005
-    quanta: int = 2
+    busy_floor_us: float = 0.0
+    quanta: float = 1.0
+    host_floor_us: float = 1.0
+    span_floor: float = 0.0
     severe: float = 0.05
     confidence: float = 0.95
     resamples: int = 2_000
@@ -56,11 +60,11 @@ class Policy:
     def __post_init__(self) -> None:
         for name in ("processes", "baseline_processes"):
             _require(name, getattr(self, name), FEWEST_PROCESSES, 1_000)
-        for name in ("screening_alpha", "confirmation_alpha", "same_alpha"):
+        for name in ("screening_alpha", "confirmation_alpha", "alert_alpha", "same_alpha"):
             _require(name, getattr(self, name), 1e-6, 0.5)
-        for name in ("relative_floor", "span_floor"):
+        for name in ("relative_floor", "span_floor", "screening_floor"):
             _require(name, getattr(self, name), 0.0, 1.0)
-        for name in ("noise_factor", "absolute_floor_us", "host_floor_us", "quanta"):
+        for name in ("noise_factor", "busy_floor_us", "host_floor_us", "quanta"):
             _require(name, getattr(self, name), 0.0, 1e6)
         _require("severe", self.severe, self.relative_floor, 10.0)
         _require("confidence", self.confidence, 0.5, 0.999999)

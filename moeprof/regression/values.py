@@ -3,7 +3,7 @@
 ``judge`` makes these, storage keeps them, reports show them; nothing here computes more than a
 choice among what it holds. All of them pass through ``storage.codec`` unchanged.
 
-A quantity is one time of one stage (a row of the profile) or of the whole forward. Some decide:
+A quantity is one time of one stage (a row of the profile) or of the whole forward:
 
     busy           of a stage: GPU time of its operations, as CUPTI saw them (the stage clock on a
                    CPU, event pairs where there is no CUPTI)
@@ -11,8 +11,9 @@ A quantity is one time of one stage (a row of the profile) or of the whole forwa
                    out where the record tells them
     span, wall     of the forward, without a profiler; orchestration: idle time the host causes
 
-The others (time and its parts beside busy) only explain: a kernel that grows into the gap of the
-next stage makes that one's time shorter, so neighbours move when one stage does.
+What only explains is a ``Shift``: a stage's part of the span and what that is made of. A kernel
+that grows into the gap of the next stage makes that one's part shorter, so neighbours move when one
+stage does, and no verdict hangs on it.
 """
 
 from __future__ import annotations
@@ -30,21 +31,20 @@ EXIT_REGRESSED = 1  # as a wrong result, which is one
 EXIT_NOT_COMPARABLE = EXIT_USAGE
 EXIT_INCONCLUSIVE = 3
 
-Measure = Literal[
-    "busy",
-    "host",
-    "span",
-    "wall",
-    "orchestration",
+Measure = Literal["busy", "host", "span", "wall", "orchestration"]
+STAGE_MEASURES: tuple[Measure, ...] = ("busy", "host")
+FORWARD_MEASURES: tuple[Measure, ...] = ("span", "wall", "orchestration")
+
+# what a stage's part of the span is made of, and the whole of it
+Component = Literal["time", "busy", "host_late", "api", "launch_latency", "dependency"]
+COMPONENTS: tuple[Component, ...] = (
     "time",
+    "busy",
     "host_late",
     "api",
     "launch_latency",
     "dependency",
-]
-STAGE_MEASURES: tuple[Measure, ...] = ("busy", "host")
-FORWARD_MEASURES: tuple[Measure, ...] = ("span", "wall", "orchestration")
-DECIDING: tuple[Measure, ...] = (*STAGE_MEASURES, *FORWARD_MEASURES)
+)
 
 Verdict = Literal["REGRESSED", "IMPROVED", "SAME", "INCONCLUSIVE"]
 SEVERITY: Mapping[str, int] = MappingProxyType(
@@ -54,8 +54,9 @@ SEVERITY: Mapping[str, int] = MappingProxyType(
 # not needed: nothing was suspected, or the policy asks for none; awaited: measure again, then judge
 Confirmation = Literal["not needed", "awaited", "confirmed", "refuted"]
 
-# what a time was divided by before it was compared: it cancels a clock that differs by process
-Clock = Literal["none", "SM clock", "host loop"]
+# what a time was divided by before it was compared: a clock that differs by process cancels.
+# host pace: how fast the host is in the other stages of the same process
+Clock = Literal["none", "SM clock", "host pace"]
 
 CauseKind = Literal[
     "wrong result",
@@ -82,11 +83,6 @@ class Quantity:
     stage: str
     measure: Measure
 
-    @property
-    def decides(self) -> bool:
-        """Whether a change of it is a verdict, not only an explanation."""
-        return self.measure in DECIDING
-
     def __str__(self) -> str:
         return f"{self.stage} {self.measure}".strip()
 
@@ -112,15 +108,17 @@ class Finding:
     """What a check says of one quantity. Times are us, medians over processes.
 
     reason: one sentence without a full stop. source: the pass it was read from.
-    ratio: candidate / baseline, with its interval; shift_us: Hodges-Lehmann estimate.
+    ratio: candidate / baseline, the median over all pairs of processes, with its interval;
+    shift_us: the median of their differences (Hodges-Lehmann).
     p_value: Welch's t test on logarithms, one-sided in the direction seen; p_holm: after Holm over
-    its family; p_rank: exact Mann-Whitney (signed ranks where interleaved), a second opinion;
-    p_same: of the two one-sided tests for a change within the floor.
+    the quantities of its measure (the forward's are one family); p_rank: exact Mann-Whitney, a
+    second opinion; p_same: of the two one-sided tests for a change within the plain floor.
     relative_floor: the fraction asked for, with the noise in it; absolute_floor_us: the us.
-    slowest: the upper end of the one-sided interval of ratio: no larger slowdown is believed.
-    clock: what times were divided by before they were compared, and ratio_per_clock the ratio in
-    ticks of the SM clock (or turns of the host loop) whether they were or not.
-    severe: REGRESSED by more than the policy's severe fraction. None: not known.
+    noise: spread of ratio if nothing had changed. slowest: no larger ratio is believed (one-sided).
+    clock: what times were divided by before they were compared; ratio_per_clock: the ratio after
+    such a division, whether it decided or not.
+    severe: REGRESSED by more than the policy's severe fraction. cleared: such a slowdown is
+    excluded. None: not known.
     """
 
     quantity: Quantity
@@ -146,11 +144,23 @@ class Finding:
     ratio_per_clock: float | None = None
     confirmation: Confirmation = "not needed"
     severe: bool = False
-    cleared: bool = False  # a severe slowdown is excluded
+    cleared: bool = False
 
     @property
     def is_alert(self) -> bool:
-        return self.quantity.decides and self.verdict == "REGRESSED"
+        return self.verdict == "REGRESSED"
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """How one component of a stage's part of the span moved, us: medians over processes and the
+    Hodges-Lehmann difference. An explanation, without a verdict."""
+
+    stage: str
+    component: Component
+    baseline_us: float
+    candidate_us: float
+    shift_us: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +190,10 @@ class Side:
 class Check:
     """A baseline and a candidate on one workload, judged.
 
-    findings: forward first, then stages in their order, deciding quantities before the others.
-    causes: most telling first within each stage. against: what stands against comparing the two
-    sides, gravest first; comparable: whether it does not forbid it. wrong_result: the candidate's
-    problem, '' where it is right.
+    findings: forward first, then stages in their order. shifts: of every stage, by component;
+    shifts_from: the timeline they were read from. causes: most telling first within each stage.
+    against: what stands against comparing the two sides, gravest first; comparable: whether it does
+    not forbid it. wrong_result: the candidate's problem, '' where it is right.
     """
 
     baseline: Side
@@ -193,6 +203,8 @@ class Check:
     policy: Policy
     interleaved: bool
     findings: tuple[Finding, ...]
+    shifts: tuple[Shift, ...] = ()
+    shifts_from: str = ""
     causes: tuple[Cause, ...] = ()
     against: tuple[str, ...] = ()
     comparable: bool = True
@@ -202,10 +214,6 @@ class Check:
     def stages(self) -> tuple[str, ...]:
         """The rows, in their order."""
         return tuple(dict.fromkeys(f.quantity.stage for f in self.findings if f.quantity.stage))
-
-    @property
-    def deciding(self) -> tuple[Finding, ...]:
-        return tuple(finding for finding in self.findings if finding.quantity.decides)
 
     @property
     def alerts(self) -> tuple[Finding, ...]:
@@ -229,7 +237,7 @@ class Check:
 
     def decisive(self, stage: str) -> Finding | None:
         """The finding that makes the stage's verdict: the gravest of those that decide."""
-        own = [f for f in self.deciding if f.quantity.stage == stage]
+        own = [f for f in self.findings if f.quantity.stage == stage]
         return max(own, key=lambda f: (SEVERITY[f.verdict], f.severe), default=None)
 
     def causes_of(self, stage: str) -> tuple[Cause, ...]:
@@ -241,12 +249,11 @@ class Check:
         its confirmation or if a severe slowdown is not excluded."""
         if self.wrong_result or self.alerts:
             return "REGRESSED"
-        deciding = self.deciding
-        if not self.comparable or not deciding or self.awaiting:
+        if not self.comparable or not self.findings or self.awaiting:
             return "INCONCLUSIVE"
-        if any(f.verdict == "INCONCLUSIVE" and not f.cleared for f in deciding):
+        if any(f.verdict == "INCONCLUSIVE" and not f.cleared for f in self.findings):
             return "INCONCLUSIVE"
-        return "IMPROVED" if any(f.verdict == "IMPROVED" for f in deciding) else "SAME"
+        return "IMPROVED" if any(f.verdict == "IMPROVED" for f in self.findings) else "SAME"
 
     @property
     def exit_code(self) -> int:
