@@ -67,7 +67,8 @@ class CallTable:
 class RangeTable:
     """Annotated ranges of host code [K] (NVTX, record_function), in order of start.
 
-    end_ns: -1 for a range that was never closed. name[k] indexes ``names``, each a pair of domain
+    end_ns: -1 for a range that was never closed. thread: -1 for one that ended on another thread
+    than it started on, as START_END ranges may. name[k] indexes ``names``, each a pair of domain
     ('' for the default one) and text. style[k]: PUSH_POP (one thread, nested) or START_END.
     """
 
