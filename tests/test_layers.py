@@ -16,7 +16,9 @@ LAYERS = ("values", "pure", "reports", "device", "cli")
 LAYER_OF = {  # by room; what is not named here is pure
     **dict.fromkeys(("errors", "definition", "contract", "records", "timelines"), "values"),
     "reports": "reports",
-    **dict.fromkeys(("explain", "machine", "measure", "solutions", "timing"), "device"),
+    **dict.fromkeys(
+        ("capturing", "explain", "machine", "measure", "solutions", "timing"), "device"
+    ),
     **dict.fromkeys(("cli", "__main__"), "cli"),
 }
 DEVICE_LIBRARIES = {

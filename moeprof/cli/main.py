@@ -30,6 +30,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("list", "List solutions, stages, workloads or runs."),
     ("compare", "Explain why one solution takes longer than another, from their records."),
     ("explain", "Change one thing at a time on the device, beside what the profile predicts."),
+    ("timeline", "Capture a solution with nsys, ncu or torch; write a record for a trace viewer."),
     ("report", "Write many records as one page, as Markdown or as JSON."),
     ("calibrate", "Measure this machine's ceilings and what measuring costs on it."),
     ("doctor", "Say what this machine can measure and how to get the rest."),

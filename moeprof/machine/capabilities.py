@@ -12,22 +12,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from moeprof.capturing.find import NCU, NSYS, Kind, candidates, find
+from moeprof.errors import EnvironmentMissing
 from moeprof.machine.environment import ClockReader, driver_version, library_version, processor_name
 
 IMPORT_SECONDS = 60
-# Nsight Systems also ships inside Nsight Compute, where no PATH leads
-_TOOL_PLACES = (
-    "/usr/local/cuda*/bin",
-    "/opt/nvidia/nsight-systems/*/bin",
-    "/opt/nvidia/nsight-compute/*",
-    "/opt/nvidia/nsight-compute/*/host/target-linux-x64",
-    "/usr/local/cuda*/nsight-compute*/host/target-linux-x64",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +54,8 @@ def probe(runs_folder: Path) -> tuple[Capability, ...]:
         *libraries,
         _cupti(machine),
         _nvtx(),
-        _tool("nsys", "timelines of Nsight Systems, as a cross-check"),
-        _tool("ncu", "counters inside one kernel"),
+        _tool(NSYS, "moeprof timeline --tool nsys, and importing .nsys-rep files"),
+        _tool(NCU, "moeprof timeline --tool ncu: counters inside one kernel"),
         _clocks(),
         _writable(runs_folder),
     )
@@ -174,33 +167,15 @@ def _nvtx() -> Capability:
     return Capability("nvtx", True, enables, version)
 
 
-def _tool(name: str, enables: str) -> Capability:
-    path = find_tool(name)
-    package = {"nsys": "nsight-systems-cli", "ncu": "cuda-nsight-compute-13-0"}[name]
-    install = f"apt-get install {package} (from NVIDIA's CUDA repository)"
-    if path is None:
-        return Capability(name, False, enables, "not found", install)
+def _tool(kind: Kind, enables: str) -> Capability:
+    """A profiler that runs and is new enough, or what stands in the way of each that was found."""
     try:
-        answer = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, timeout=20, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        reason = getattr(error, "stderr", None) or str(error)
-        return Capability(
-            name, False, enables, f"{path} does not run: {_last_line(reason)}", install
-        )
-    return Capability(name, True, enables, _last_line(answer))
-
-
-def find_tool(name: str, places: Sequence[str] = _TOOL_PLACES) -> Path | None:
-    """``name`` on PATH, in CUDA's folder or as Nsight Compute's own copy; the newest wins."""
-    on_path = shutil.which(name)
-    if on_path:
-        return Path(on_path)
-    found = (
-        path for place in places for path in sorted(Path("/").glob(f"{place[1:]}/{name}"))[::-1]
-    )
-    return next((path for path in found if os.access(path, os.X_OK) and path.is_file()), None)
+        tool = find(kind)
+    except EnvironmentMissing as error:
+        reason, _, _ = str(error).partition(f"; {kind.install}")
+        found = reason if next(candidates(kind, os.environ), None) else "not found"
+        return Capability(kind.name, False, enables, found, kind.install)
+    return Capability(kind.name, True, enables, f"{kind.product} {tool.version}, {tool.path}")
 
 
 def _clocks() -> Capability:
