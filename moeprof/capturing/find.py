@@ -170,6 +170,11 @@ def _is_program(path: Path) -> bool:
 
 
 def last_line(text: str) -> str:
-    """The last line with anything in it, cut to fit an error message."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:160] if lines else ""
+    """The last line with anything in it, fit for an error message: printable and not long."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return printable(lines[-1]) if lines else ""
+
+
+def printable(line: str) -> str:
+    """``line`` without control characters and what is no text, at most 160 characters."""
+    return "".join(c if c.isprintable() and c != "\ufffd" else " " for c in line).strip()[:160]

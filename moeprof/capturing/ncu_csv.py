@@ -66,8 +66,10 @@ def read_table(text: str) -> Table:
     starts = [number for number, line in enumerate(lines) if line.startswith('"ID",')]
     if not starts:
         raise RecordError("ncu printed no table", "the page raw as CSV")
-    records = csv.reader(lines[starts[0] :])
-    header = next(records)
+    try:
+        header, *records = csv.reader(lines[starts[0] :])
+    except csv.Error as error:
+        raise RecordError(f"ncu's table is no CSV ({error})", "the page raw as CSV") from None
     if "Kernel Name" not in header:
         raise RecordError("ncu's table names no kernels", "a column Kernel Name")
     whole = [record for record in records if len(record) == len(header)]

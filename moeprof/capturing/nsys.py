@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from moeprof.capturing.environment import child_environment
-from moeprof.capturing.find import NSYS, Tool, find, last_line
+from moeprof.capturing.find import NSYS, Tool, find, last_line, printable
 from moeprof.capturing.process import Finished, run
 from moeprof.errors import EnvironmentMissing, MoeprofError, RecordError, ResourceExhausted
 
@@ -100,7 +100,7 @@ def reason(done: Finished) -> str:
     """The line of the output that says most about a failure."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", done.output) if line.strip()]
     complaints = [line for line in lines if _COMPLAINT.search(line)]
-    said = complaints[-1][:160] if complaints else last_line(done.output)
+    said = printable(complaints[-1]) if complaints else last_line(done.output)
     if done.code < 0:
         return f"killed by signal {-done.code}" + (f" after {said!r}" if said else "")
     return said or f"it printed nothing and ended with exit code {done.code}"
