@@ -41,6 +41,7 @@ install_on_gpu_torch() {
   do
     imports "${module%%:*}" || pip "${module##*:}" || die "${module##*:} could not be installed"
   done
+  imports perfetto || pip perfetto 2>/dev/null || say "no perfetto: timelines are written as .json"
   local site
   site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   pwd >"$site/moeprof.pth" # an editable install that needs neither a network nor setuptools
