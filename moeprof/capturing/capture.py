@@ -124,7 +124,7 @@ def capture_torch(job: Job, files: Files) -> Captured:
         captured = _take(folder, done)
         if not (folder / TRACE).is_file():
             raise EnvironmentMissing(f"torch.profiler wrote no trace: {nsys.reason(done)}")
-        scrub_kineto(folder / TRACE, export)
+        scrub_kineto(folder / TRACE, export, job.settings.iterations)
         _keep(folder, captured, files)
         return captured
 

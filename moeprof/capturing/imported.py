@@ -1,4 +1,9 @@
-"""What a capture becomes: an ordinary record, by the importer that reads anybody's captures."""
+"""What a capture becomes: an ordinary record, by the importer that reads anybody's captures.
+
+In graph mode a replay calls no stage, so no range tells its operations apart. The importer can take
+the stages of nodes from a record that knows them; here it gets one whose graph is the capture's own
+nodes, each given to the stage whose capture made it.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +13,35 @@ from moeprof.assemble import with_node_stages
 from moeprof.capturing.capture import Captured, Files
 from moeprof.capturing.job import GraphNodes
 from moeprof.importing.open import read_trace
-from moeprof.importing.record import record_of
+from moeprof.importing.record import ImportOptions, record_of
+from moeprof.importing.trace import Trace
 from moeprof.records import Run
-
-BY_NODES = "graph nodes"
+from moeprof.timelines import Iteration, TimelinePass
 
 
 def as_record(captured: Captured, files: Files) -> Run:
     """The skeleton with the times that the export in ``files`` holds."""
     assert files.export is not None
-    run = record_of(read_trace(files.export), like=captured.skeleton)
-    return run if captured.nodes is None else by_nodes(run, captured.nodes)
-
-
-def by_nodes(run: Run, nodes: GraphNodes) -> Run:
-    """``run``, a capture of a replayed graph, with each operation given to the stage that made its
-    node when the graph was captured: a replay calls no stage, so no range tells them apart."""
-    timelines = tuple(
-        with_node_stages(timeline, nodes.stages, nodes.nodes_after) for timeline in run.timelines
+    trace, skeleton = read_trace(files.export), captured.skeleton
+    like = skeleton if captured.nodes is None else knowing_nodes(skeleton, trace, captured.nodes)
+    run = record_of(trace, ImportOptions(file=files.export.name), like)
+    # what only the captured process knew
+    return replace(
+        run,
+        clocks=skeleton.clocks,
+        ceilings=skeleton.ceilings,
+        warnings=(*skeleton.warnings, *run.warnings),
     )
-    capture = run.capture and replace(run.capture, stages_by=BY_NODES)
-    return replace(run, timelines=timelines, capture=capture)
+
+
+def knowing_nodes(skeleton: Run, trace: Trace, nodes: GraphNodes) -> Run:
+    """The skeleton with a graph of the nodes in ``trace``, whose stages are known by number."""
+    operations = tuple(
+        operation
+        for operation in trace.operations.descriptions
+        if operation.graph_node is not None
+    )
+    times = Iteration(0, (0,) * len(operations), (1,) * len(operations))
+    graph = TimelinePass("graph", (operations,), (times,))
+    named = with_node_stages(graph, nodes.stages, nodes.nodes_after)
+    return replace(skeleton, timelines=(*skeleton.timelines, named))

@@ -61,6 +61,7 @@ def run_document(run: Run, profile: Profile | None = None) -> dict[str, Any]:
         "graph_stages": [_graph_stage(row) for row in graph_rows(run)],
         "ceilings": {**asdict(ceilings), "source": source},
         "gemms": [] if profile is None else list(map(_gemm, gemm_rows(run, profile, ceilings))),
+        "kernel_metrics": [asdict(kernel) for kernel in run.kernel_metrics],
         "passes": _passes(run),
         "calibration": None if run.calibration is None else asdict(run.calibration),
         "clocks": [asdict(clock) for clock in run.clocks],

@@ -19,6 +19,7 @@ from moeprof.errors import RecordError
 from moeprof.ledger.ledger import WorkRow, work_rows
 from moeprof.records import Run
 from moeprof.reports import phrases
+from moeprof.reports.kernel_metrics import kernel_table
 from moeprof.reports.ledger_text import ledgers
 from moeprof.reports.table import Column, FittedTable
 from moeprof.reports.units import MISSING, count, number, percent, times, us
@@ -36,6 +37,8 @@ def render_run(run: Run) -> RenderableType:
         parts.append(Text(f"\n{phrases.source(run, profile)}", style="bold"))
         rows = work_rows(run, profile)
         parts.append(FittedTable(_columns(run, profile, rows), _caption(rows)))
+    parts.extend(kernel_table(run))
+    if profile is not None:
         parts.extend(ledgers(run, profile, row_label, _notes))
     parts.append(_notes(phrases.notes(run, profile)))
     parts.extend(_warning(text) for text in (*missing, *phrases.warnings(run, profile)))
@@ -123,7 +126,7 @@ def _entries_column(run: Run, stages: Sequence[StageProfile]) -> tuple[Column, .
 
 
 def _rates(run: Run, rows: Sequence[WorkRow]) -> tuple[Column, ...]:
-    if run.workload.is_callable:
+    if not run.workload.has_definition:
         return ()
     known = [row.executed.bytes for row in rows if row.executed.bytes is not None]
     megabytes = tuple(_megabytes(row.executed.bytes) for row in rows)
@@ -136,7 +139,7 @@ def _rates(run: Run, rows: Sequence[WorkRow]) -> tuple[Column, ...]:
 
 
 def _rows_column(run: Run, rows: Sequence[WorkRow]) -> tuple[Column, ...]:
-    if run.workload.is_callable:
+    if not run.workload.has_definition:
         return ()
     short = tuple(_amplification(row) for row in rows)
     column = Column(
@@ -213,7 +216,7 @@ def _overview(
 
 
 def _routed(run: Run, value: int) -> str:
-    return MISSING if run.workload.is_callable else f"{value:,}"
+    return f"{value:,}" if run.workload.has_definition else MISSING
 
 
 def _relative_l2(run: Run) -> str:

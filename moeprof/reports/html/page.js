@@ -182,6 +182,7 @@
       details.append(element("h4", label));
       if (entry.problem) details.append(element("p", entry.problem, "caution"));
       else details.append(table(entry.stages), table(entry.ledger));
+      if (entry.kernels) details.append(table(entry.kernels));
       details.append(notes(entry.notes));
     });
   }

@@ -23,6 +23,7 @@ from moeprof.analysis.lanes import CAUSES
 from moeprof.errors import EnvironmentMissing
 from moeprof.reports import compare_phrases
 from moeprof.reports.html import figures, roofline
+from moeprof.reports.kernel_metrics import kernel_grid
 from moeprof.reports.overview import Grid
 from moeprof.reports.survey import tables
 from moeprof.reports.survey.data import Entry, Pair, ReportData, WorkloadData
@@ -127,6 +128,7 @@ def _entry(entry: Entry, colours: Mapping[str, str]) -> dict[str, Any]:
         "timeline": figures.timeline(entry.lanes, colours) if entry.lanes else None,
         "stages": _grid(tables.stages(entry)),
         "ledger": _grid(tables.ledger(entry)),
+        "kernels": _grid(kernels) if (kernels := kernel_grid(entry.run)) else None,
         "notes": tables.notes(entry),
     }
 
