@@ -24,7 +24,8 @@ from moeprof.importing.nsys_tables import (
 from moeprof.importing.trace import PUSH_POP, START_END, RangeTable
 
 # ENUM_NSYS_EVENT_TYPE; 70 and 71 are ranges of NVTX's text protocol
-_DOMAIN, _PUSH_POP, _START_END = 75, (59, 70), (60, 71)
+DOMAIN, _PUSH_POP, _START_END = 75, (59, 70), (60, 71)
+RANGE_TYPES = (*_PUSH_POP, *_START_END)
 _TEXT, _ID, _NOTHING = 0, 1, 2  # where a name stands
 _TOO_MANY = (3, 0)
 MOST_TEXTS = 1_000_000  # different names; those of ranges that come later are left out
@@ -45,7 +46,7 @@ class Ranges:
         self.start_ns, self.end_ns, self.thread, self._name, self._style = map(joined, self._pieces)
 
     def _add_domains(self, chunk: Chunk) -> None:
-        rows = np.flatnonzero(chunk.numbers["eventType"] == _DOMAIN)
+        rows = np.flatnonzero(chunk.numbers["eventType"] == DOMAIN)
         process = process_of(chunk.numbers["globalTid"][rows]).tolist()
         domain = chunk.numbers["domainId"][rows].tolist()
         for pid, number, place in zip(process, domain, self._places(chunk, rows), strict=True):
@@ -74,7 +75,7 @@ class Ranges:
         kind, start, thread = values["eventType"], values["start"], values["globalTid"]
         is_open = values["end"] == MISSING
         end = np.where(is_open, start, values["end"])
-        is_range = np.isin(kind, (*_PUSH_POP, *_START_END))
+        is_range = np.isin(kind, RANGE_TYPES)
         sound = usable(start, end) & (thread != MISSING)
         self._left_out.add(
             "NVTX ranges without usable times or thread", int((is_range & ~sound).sum())
