@@ -71,7 +71,7 @@ class RowCount:
     """How many (token, expert) rows a stage really runs, read off a tensor after the forward."""
 
     tensor: str
-    kind: Literal["leading", "problem_sizes", "slots", "local_pairs"]
+    kind: Literal["leading", "problem_sizes", "counts", "slots", "local_pairs"]
 
 
 def leading_rows(tensor: str) -> RowCount:
@@ -82,6 +82,11 @@ def leading_rows(tensor: str) -> RowCount:
 def problem_rows(tensor: str) -> RowCount:
     """The sum of column 0 (m) of a grouped GEMM's problem sizes, [E, 3] int32."""
     return RowCount(tensor, "problem_sizes")
+
+
+def counted_rows(tensor: str) -> RowCount:
+    """The sum of ``tensor``, [E_l] int32: rows of each local expert."""
+    return RowCount(tensor, "counts")
 
 
 def slots_with_row(tensor: str) -> RowCount:

@@ -13,7 +13,10 @@ from moeprof.errors import ContractError, UsageError
 from moeprof.solutions.catalog import FORWARD_INPUTS, load_solution, solution_names
 from moeprof.solutions.sources import solution_files, source_hash, stage_backends
 
-SIX = {"reference", "sglang_v1", "sglang_v2", "triton_v1", "triton_v2", "flashinfer_moe"}
+SOLUTIONS = {
+    *("reference", "sglang_v1", "sglang_v2", "triton_v1", "triton_v2", "triton_v3"),
+    "flashinfer_moe",
+}
 AXES = (
     "num_experts num_local_experts hidden_size intermediate_size gemm1_out_size "
     "num_hidden_blocks num_intermediate_blocks num_gemm1_out_blocks"
@@ -32,7 +35,7 @@ def write(tmp_path, text, name="mine.py"):
 
 
 def test_the_solutions_are_the_files():
-    assert set(solution_names()) >= SIX
+    assert set(solution_names()) >= SOLUTIONS
     assert all(file.summary for file in solution_files())
 
 
@@ -45,7 +48,7 @@ def test_every_step_has_a_reference_backend_and_every_backend_says_what_it_is():
     assert {"sgl", "triton"} <= {file.name for file in backends["gather"]}
 
 
-@pytest.mark.parametrize("name", sorted(SIX - {"flashinfer_moe"}))
+@pytest.mark.parametrize("name", sorted(SOLUTIONS - {"flashinfer_moe"}))
 def test_a_solution_loads_under_its_file_name_and_is_wired(name):
     loaded = load_solution(name, "cpu")
     assert loaded.solution.name == name
@@ -60,8 +63,8 @@ def test_all_solutions_have_different_source():
 
 
 def test_an_unknown_name_suggests_the_nearest():
-    with pytest.raises(UsageError, match="no solution 'triton_v3'; did you mean triton_v"):
-        load_solution("triton_v3", "cpu")
+    with pytest.raises(UsageError, match="no solution 'triton_v9'; did you mean triton_v"):
+        load_solution("triton_v9", "cpu")
 
 
 # ---------------------------------------------------------------- a user's file

@@ -19,12 +19,15 @@ from moeprof.records import Correctness, Settings, StageCorrectness
 
 CHUNK_ROWS = 2048
 
-# tensor a stage writes -> (its scale, the reference's tensor of the same meaning)
-PAIR_TENSORS: Mapping[str, tuple[str | None, str]] = {
-    "shuffled_hidden_states": ("shuffled_scale", "pair_hidden_states"),
-    "gemm1_output": (None, "pair_gemm1"),
-    "activated": ("activated_scale", "pair_activated"),
-    "gemm2_output": (None, "pair_gemm2"),
+# tensor a stage writes -> (names its scale may have, the reference's tensor of the same meaning)
+PAIR_TENSORS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "shuffled_hidden_states": (
+        ("shuffled_scale", "shuffled_scale_by_expert"),
+        "pair_hidden_states",
+    ),
+    "gemm1_output": ((), "pair_gemm1"),
+    "activated": (("activated_scale", "activated_scale_by_expert"), "pair_activated"),
+    "gemm2_output": ((), "pair_gemm2"),
 }
 
 
@@ -146,6 +149,14 @@ def _matching_rows(
     return tensors["output_permutation"].long()[slot[kept]], kept
 
 
+def _scales_of(scale: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """[rows, K/128] of scales [M, K/128] or, by expert, [E_l, K/128, M / E_l]."""
+    if scale.ndim == 2:
+        return scale[rows].float()
+    capacity = scale.shape[2]
+    return scale[rows // capacity, :, rows % capacity].float()
+
+
 def _pair_error(
     name: str,
     tensors: Mapping[str, Any],
@@ -153,13 +164,13 @@ def _pair_error(
     rows: torch.Tensor,
     kept: torch.Tensor,
 ) -> float:
-    scale_name, reference_name = PAIR_TENSORS[name]
+    scale_names, reference_name = PAIR_TENSORS[name]
+    scale = next((tensors[n] for n in scale_names if tensors.get(n) is not None), None)
     error = want2 = 0.0
     for part in _chunks(len(rows)):
         got = tensors[name][rows[part]].float()
-        if scale_name is not None:
-            scale = tensors[scale_name][rows[part]].float()
-            got = got * scale.repeat_interleave(BLOCK, dim=1)
+        if scale is not None:
+            got = got * _scales_of(scale, rows[part]).repeat_interleave(BLOCK, dim=1)
         want = reference[reference_name][kept[part]].float()
         error += float((got - want).pow(2).sum(dtype=torch.float64))
         want2 += float(want.pow(2).sum(dtype=torch.float64))

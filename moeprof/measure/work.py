@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from moeprof.contract import Stage, Step
+from moeprof.contract import RowCount, Stage, Step
 from moeprof.records import RoutingIdentity
 
 
@@ -18,7 +18,7 @@ from moeprof.records import RoutingIdentity
 class ExecutedWork:
     """Rows, bytes and FLOPs of one stage; None where the notion does not apply.
 
-    rows_per_expert: where the stage reads problem sizes, which have one line an expert.
+    rows_per_expert: where the stage reads problem sizes or counts, one an expert.
     """
 
     rows: int | None
@@ -62,11 +62,15 @@ def executed_work(
 
 
 def _rows_per_expert(stage: Stage, tensors: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Column 0 (m) of the problem sizes, [E, 3]."""
+    """The counts, or column 0 (m) of the problem sizes, [E, 3]."""
     rows = stage.rows_run
-    if rows is None or rows.kind != "problem_sizes":
+    if rows is None or rows.kind not in ("problem_sizes", "counts"):
         return None
-    return tuple(int(count) for count in tensors[rows.tensor][:, 0].tolist())
+    return tuple(int(count) for count in _counts(rows, tensors[rows.tensor]).tolist())
+
+
+def _counts(rows: RowCount, tensor: Any) -> Any:
+    return tensor if rows.kind == "counts" else tensor[:, 0]
 
 
 def _rows(
@@ -83,7 +87,7 @@ def _rows(
         return int(tensor.shape[0]), int(tensor.shape[0]), routing.active_experts
     if rows.kind == "slots":
         return int((tensor >= 0).sum()), int(tensor.shape[0]), routing.active_experts
-    counts = tensor[:, 0]
+    counts = _counts(rows, tensor)
     written = [tensors[name] for name in stage.writes if hasattr(tensors[name], "shape")]
     allocated = int(written[0].shape[0]) if written else None
     return int(counts.sum()), allocated, int((counts > 0).sum())

@@ -1,0 +1,131 @@
+"""Both products in Triton for few rows an expert: weights are the operand with many rows.
+
+With a handful of tokens an expert the product is a stream of weights through the SMs. ``tl.dot``
+of a [128, 128] weight tile with the transposed rows fills the tensor cores' 64-row instructions
+with weights, which are many, and leaves the narrow side to the tokens, which are few; the other
+way round a tile of 16 tokens would not reach them at all. Each program owns 128 outputs of one
+expert, walks K in scale blocks (one weight scale a step, one activation scale a row) and keeps
+several steps of weights in flight. Experts without rows cost an empty program.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from moeprof.contract import BLOCK, Step, counted_rows, stage
+
+LARGEST_TILE = 64  # rows at a time: beyond, weights would be read again
+
+
+@stage(Step.GEMM1, writes="gemm1_output", rows=counted_rows("expert_counts"))
+def gemm1(
+    shuffled_hidden_states,
+    shuffled_scale_by_expert,
+    gemm1_weights,
+    gemm1_weights_scale,
+    expert_counts,
+    seq_len,
+    buffers,
+):
+    """[E_l * capacity, H] x [E_l, 2I, H] -> gemm1_output [E_l * capacity, 2I] bfloat16."""
+    return stream_weights(
+        "gemm1_output",
+        shuffled_hidden_states,
+        shuffled_scale_by_expert,
+        gemm1_weights,
+        gemm1_weights_scale,
+        expert_counts,
+        seq_len,
+        buffers,
+    )
+
+
+@stage(Step.GEMM2, writes="gemm2_output", rows=counted_rows("expert_counts"))
+def gemm2(
+    activated,
+    activated_scale_by_expert,
+    gemm2_weights,
+    gemm2_weights_scale,
+    expert_counts,
+    seq_len,
+    buffers,
+):
+    """[E_l * capacity, I] x [E_l, H, I] -> gemm2_output [E_l * capacity, H] bfloat16."""
+    return stream_weights(
+        "gemm2_output",
+        activated,
+        activated_scale_by_expert,
+        gemm2_weights,
+        gemm2_weights_scale,
+        expert_counts,
+        seq_len,
+        buffers,
+    )
+
+
+def tile_of_rows(seq_len: int) -> int:
+    """Rows at a time: twice the mean of an even load over 32 experts, so that most fit in one."""
+    return max(16, min(LARGEST_TILE, triton.next_power_of_2(triton.cdiv(seq_len, 16))))
+
+
+def stream_weights(name, rows, scale, weights, weights_scale, counts, seq_len, buffers):
+    """rows [E * capacity, K] e4m3, weights [E, N, K] e4m3 -> [E * capacity, N] bfloat16."""
+    experts, n, k = weights.shape
+    output = buffers.empty(name, (rows.shape[0], n), torch.bfloat16, rows.device)
+    stream_kernel[(n // BLOCK, experts)](
+        rows,
+        scale,
+        weights,
+        weights_scale,
+        counts,
+        output,
+        rows.shape[0] // experts,
+        n,
+        K=k,
+        EDGE=BLOCK,
+        ROWS=tile_of_rows(seq_len),
+        num_warps=4,
+        num_stages=5,
+    )
+    return output
+
+
+@triton.jit
+def stream_kernel(
+    rows,  # [E * capacity, K] e4m3
+    row_scale,  # [E, K/128, capacity] float32
+    weights,  # [E, N, K] e4m3
+    weight_scale,  # [E, N/128, K/128] float32
+    counts,  # [E] int32
+    output,  # [E * capacity, N] bfloat16
+    capacity,
+    n,
+    K: tl.constexpr,
+    EDGE: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    block = tl.program_id(0)
+    expert = tl.program_id(1).to(tl.int64)
+    count = tl.load(counts + expert)
+    blocks_of_k: tl.constexpr = K // EDGE
+    column = block * EDGE + tl.arange(0, EDGE)
+    inner = tl.arange(0, EDGE)
+    weight_tile = weights + (expert * n + column[:, None]) * K + inner[None, :]
+    weight_scales = weight_scale + (expert * (n // EDGE) + block) * blocks_of_k
+    for first in range(0, count, ROWS):
+        rank = first + tl.arange(0, ROWS)
+        row = expert * capacity + rank
+        row_tile = rows + row[None, :] * K + inner[:, None]
+        row_scales = row_scale + expert * blocks_of_k * capacity + rank
+        total = tl.zeros((EDGE, ROWS), dtype=tl.float32)
+        # rows past the expert's count hold anything: they spoil their own column only, and
+        # capacity is a multiple of ROWS, so that they are inside the tensor
+        for step in range(blocks_of_k):
+            w = tl.load(weight_tile + step * EDGE)
+            x = tl.load(row_tile + step * EDGE)
+            factor = tl.load(weight_scales + step) * tl.load(row_scales + step * capacity)
+            total += tl.dot(w, x) * factor[None, :]
+        target = output + row[None, :] * n + column[:, None]
+        tl.store(target, total.to(tl.bfloat16), mask=(rank < count)[None, :])

@@ -1,0 +1,86 @@
+"""SwiGLU and e4m3 quantisation of rows by expert: only rows that hold a pair, one kernel.
+
+A program walks every LANES-th row of one expert, so that the grid depends on the shape alone (a
+replayed graph must do for any routing) and rows without a pair cost nothing. Otherwise as
+``triton``: the product stays in float32 until it is quantised. Scales go to [E_l, I/128, capacity].
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from moeprof.contract import BLOCK, E4M3_MAX, Step, counted_rows, stage
+from stages.swiglu_quant.triton import LEAST_AMAX
+
+MOST_LANES = 128  # programs along the rows of an expert
+GROUPS_PER_PROGRAM = 4
+
+
+@stage(
+    Step.SWIGLU_QUANT,
+    writes=("activated", "activated_scale_by_expert"),
+    rows=counted_rows("expert_counts"),
+)
+def swiglu_quant(gemm1_output, expert_counts, intermediate_size, buffers):
+    """[E_l * capacity, 2I] bfloat16, up then gate -> [E_l * capacity, I] float8_e4m3fn,
+    [E_l, I/128, capacity] float32."""
+    rows, device, experts = gemm1_output.shape[0], gemm1_output.device, expert_counts.shape[0]
+    groups, capacity = intermediate_size // BLOCK, rows // experts
+    activated = buffers.empty("activated", (rows, intermediate_size), torch.float8_e4m3fn, device)
+    scale = buffers.empty(
+        "activated_scale_by_expert", (experts, groups, capacity), torch.float32, device
+    )
+    lanes = min(MOST_LANES, capacity)
+    swiglu_by_expert_kernel[(lanes, triton.cdiv(groups, GROUPS_PER_PROGRAM), experts)](
+        gemm1_output,
+        activated,
+        scale,
+        expert_counts,
+        groups,
+        capacity,
+        lanes,
+        LEAST_AMAX,
+        E4M3_MAX,
+        GROUPS=GROUPS_PER_PROGRAM,
+        GROUP_SIZE=BLOCK,
+        num_warps=1,
+    )
+    return activated, scale
+
+
+@triton.jit
+def swiglu_by_expert_kernel(
+    source,  # [E_l * capacity, 2 * groups * 128] bfloat16, up then gate
+    activated,  # [E_l * capacity, groups * 128] e4m3
+    activated_scale,  # [E_l, groups, capacity] float32
+    counts,  # [E_l] int32
+    groups,
+    capacity,
+    lanes,
+    least_amax,
+    largest,
+    GROUPS: tl.constexpr,
+    GROUP_SIZE: tl.constexpr,
+):
+    expert = tl.program_id(2).to(tl.int64)
+    group = tl.program_id(1) * GROUPS + tl.arange(0, GROUPS)
+    column = group[:, None] * GROUP_SIZE + tl.arange(0, GROUP_SIZE)[None, :]
+    width = groups * GROUP_SIZE
+    inside = column < width
+    count = tl.load(counts + expert)
+    for rank in range(tl.program_id(0), count, lanes):
+        row = expert * capacity + rank
+        # to float32 right after the load: the interpreter does bfloat16 arithmetic on raw bits
+        up = tl.load(source + row * 2 * width + column, mask=inside, other=0.0).to(tl.float32)
+        gate = tl.load(source + row * 2 * width + width + column, mask=inside, other=0.0)
+        gate = gate.to(tl.float32)
+        # below -80 silu is under 1e-32 either way, and exp does not overflow
+        product = up * gate / (1.0 + tl.exp(-tl.maximum(gate, -80.0)))
+        amax = tl.maximum(tl.max(tl.abs(product), axis=1), least_amax)
+        quantised = product * (largest / amax)[:, None]
+        quantised = tl.minimum(tl.maximum(quantised, -largest), largest)
+        tl.store(activated + row * width + column, quantised.to(tl.float8e4nv), mask=inside)
+        scale_at = (expert * groups + group) * capacity + rank
+        tl.store(activated_scale + scale_at, amax / largest, mask=group < groups)
