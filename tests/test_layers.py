@@ -17,7 +17,8 @@ LAYER_OF = {  # by room; what is not named here is pure
     **dict.fromkeys(("errors", "definition", "contract", "records", "timelines"), "values"),
     "reports": "reports",
     **dict.fromkeys(
-        ("capturing", "explain", "machine", "measure", "solutions", "timing"), "device"
+        ("alerts", "capturing", "checking", "explain", "machine", "measure", "solutions", "timing"),
+        "device",
     ),
     **dict.fromkeys(("cli", "__main__"), "cli"),
 }

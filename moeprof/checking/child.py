@@ -1,0 +1,66 @@
+"""What a fresh process runs first: ``python -P child.py PARENT FOLDER FOREIGN run OPTIONS...``.
+
+Run as a file, before any moeprof is imported, so that it serves every revision's. It ends with its
+parent, even if that is killed, and it fails if the code it ran was not its side's own: an editable
+install elsewhere on the path would quietly measure one side twice.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import runpy
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+LEAKED = 2
+
+
+def main(parent: int, folder: str, foreign: str, arguments: list[str]) -> int:
+    """Run moeprof's command line in ``folder``; its exit code, or LEAKED with one line."""
+    end_with(parent)
+    os.chdir(folder)
+    sys.argv = ["moeprof", *arguments]
+    code = 0
+    try:
+        runpy.run_module("moeprof", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    leaked = loaded_from(foreign) if foreign and code in (0, 1) else ""
+    if leaked:
+        sys.stdout.flush()
+        print(
+            f"moeprof: error: {leaked} was loaded from the working tree, not from the revision; "
+            "is it installed with pip install -e? Leave that package out of the environment",
+            file=sys.stderr,
+        )
+        return LEAKED
+    return code
+
+
+def end_with(parent: int) -> None:
+    """Ask Linux for SIGTERM when the parent ends, and end now if it has."""
+    try:
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    except (AttributeError, OSError):  # not Linux
+        return
+    if os.getppid() != parent:
+        sys.exit(130)
+
+
+def loaded_from(folder: str) -> str:
+    """The first module whose file lies below ``folder``, not in this Python's own; '' if none."""
+    inside = os.path.realpath(folder) + os.sep
+    own = os.path.realpath(sys.prefix) + os.sep
+    for name, module in sorted(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and name != "__main__":
+            path = os.path.realpath(file)
+            if path.startswith(inside) and not path.startswith(own):
+                return name
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]))
