@@ -26,9 +26,8 @@ def span_ns(ts: Any, dur: Any) -> tuple[int, int] | None:
     start_ns, duration_ns = _thousandths(ts), _thousandths(dur)
     if start_ns is None or duration_ns is None:
         return _rounded_span_ns(ts, dur)
-    if start_ns < 0 or duration_ns < 0 or not 0 < start_ns + duration_ns < LATEST_NS:
-        return None
-    return start_ns, start_ns + duration_ns
+    end_ns = start_ns + duration_ns
+    return (start_ns, end_ns) if 0 <= start_ns <= end_ns and 0 < end_ns < LATEST_NS else None
 
 
 def moment_ns(ts: Any) -> int | None:
@@ -39,12 +38,12 @@ def moment_ns(ts: Any) -> int | None:
 
 def _thousandths(value: Any) -> int | None:
     """1000 times a number with no or three decimals, which is how Kineto writes; else None."""
-    if type(value) is int:
-        return value * 1000
     if type(value) is bytes:
         whole, _, fraction = value.partition(b".")
         if len(fraction) == 3 and fraction.isdigit() and len(whole) < 20:
             return int(whole + fraction)
+    elif type(value) is int:
+        return value * 1000
     return None
 
 

@@ -29,6 +29,7 @@ from moeprof.timelines import Operation, OperationKind
 
 MOST_BYTES = 2**60
 MOST_CORRELATION = 2**62
+MOST_REMEMBERED = 200_000  # descriptions as the file says them
 _NO_ARGUMENTS: dict[str, Any] = {}
 # Kineto's other overheads (modules and functions loaded, buffers full) are the program's own
 _OWN_OVERHEAD = ("Buffer", "Instrumentation", "Resource")
@@ -70,6 +71,7 @@ class _Reader:
     def __init__(self) -> None:
         self._found = Gathered()
         self._plain = PlainTracks(self._found)
+        self._numbers: dict[tuple[Any, ...], int] = {}
         self._by_category = False  # Kineto's: events of other categories are of no interest
         self._operations_by_category = False
 
@@ -135,10 +137,30 @@ class _Reader:
             self._found.operation(
                 span,
                 self._correlation(arguments),
-                self._found.description(_described(kind, name, stream, arguments)),
+                self._description(kind, name, stream, arguments),
                 gpu,
                 -1 if own is None else own,
             )
+
+    def _description(
+        self, kind: OperationKind, name: str, stream: int, arguments: dict[str, Any]
+    ) -> int:
+        """The number of the description; most events repeat an earlier one's."""
+        get = arguments.get
+        shapes = (get("grid"), get("block"))
+        said = (get("registers per thread"), get("shared memory"), get("bytes"))
+        try:
+            sizes = (tuple(size) if type(size) is list else None for size in shapes)
+            key = (kind, name, stream, get("graph node id"), *said, *sizes)
+            known = self._numbers.get(key)
+        except TypeError:  # a list or object where a number should be
+            return self._found.description(_operation(kind, name, stream, arguments))
+        if known is not None:
+            return known
+        number = self._found.description(_operation(kind, name, stream, arguments))
+        if len(self._numbers) < MOST_REMEMBERED:
+            self._numbers[key] = number
+        return number
 
     def _call(self, event: dict[str, Any], category: str) -> None:
         arguments = self._arguments(event, "API calls")
@@ -195,7 +217,7 @@ class _Reader:
         return natural(arguments.get("correlation"), MOST_CORRELATION) or UNKNOWN
 
 
-def _described(
+def _operation(
     kind: OperationKind, name: str, stream: int, arguments: Mapping[str, Any]
 ) -> Operation:
     node = natural(arguments.get("graph node id"), MOST_CORRELATION) or None
