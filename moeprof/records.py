@@ -22,7 +22,8 @@ SCHEMA_VERSION = 1
 PASSES = ("first", "bare", "events", "blocked", "graph", "kernels", "api")
 CPU_PASSES = ("first", "bare", "stages")  # stages: a wall clock per stage, in Sample.stage_us
 
-CALLABLE = "callable:"  # before the name of a definition that is a user's own callable
+# before the name of what has no definition: a user's own callable, another profiler's capture
+CALLABLE, IMPORTED = "callable:", "imported:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +106,13 @@ class WorkloadIdentity:
 
     @property
     def is_callable(self) -> bool:
-        """Whether a user's own callable ran: it has no definition, no routing, no reference."""
+        """Whether a user's own callable ran."""
         return self.definition.startswith(CALLABLE)
+
+    @property
+    def has_definition(self) -> bool:
+        """Whether the problem is defined: else there is no routing, no reference, no known work."""
+        return not self.definition.startswith((CALLABLE, IMPORTED))
 
 
 @dataclass(frozen=True, slots=True)

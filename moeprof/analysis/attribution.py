@@ -190,6 +190,8 @@ def _source_findings(run: Run, source: Source, reconstruction: Reconstruction) -
     check = reconstruction.check
     if source == "reconstructed" or run.environment.device_kind == "cpu":
         return []
+    if run.capture is not None and source == "api":
+        return [f"host figures are those of a forward under {run.capture.tool}, upper bounds"]
     if check is not None:
         miss = (
             f"the reconstructed span ({check.predicted_us:,.1f} us) misses the bare one "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import keyword
 import sys
 from collections.abc import Sequence
 
@@ -31,6 +32,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("compare", "Explain why one solution takes longer than another, from their records."),
     ("explain", "Change one thing at a time on the device, beside what the profile predicts."),
     ("timeline", "Capture a solution with nsys, ncu or torch; write a record for a trace viewer."),
+    ("import", "Read a capture of nsys, PyTorch's profiler or Chrome's format as a record."),
     ("report", "Write many records as one page, as Markdown or as JSON."),
     ("calibrate", "Measure this machine's ceilings and what measuring costs on it."),
     ("doctor", "Say what this machine can measure and how to get the rest."),
@@ -47,7 +49,7 @@ class LazyCommands(click.Group):
         known = self.list_commands(ctx)
         if name not in known:
             raise UsageError(f"there is no command {name!r}", do=nearest(name, known))
-        module = importlib.import_module(f"moeprof.cli.{name}")
+        module = importlib.import_module(f"moeprof.cli.{name}{'_' * keyword.iskeyword(name)}")
         command: click.Command = module.command
         return command
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from moeprof.errors import UsageError
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -52,6 +54,14 @@ def discard_stdout() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)
+
+
+def require_free(output: Path, force: bool) -> None:
+    """Raise UsageError if ``output`` is a folder, or exists and may not be written over."""
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder", "the name of a file")
+    if output.exists() and not force:
+        raise UsageError(f"{output} exists", do="--force writes over it")
 
 
 def shown_path(path: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from moeprof.cli.output import shown_path
+from moeprof.cli.output import require_free, shown_path
 from moeprof.errors import UsageError
 
 FORMATS = ("html", "md", "json")
@@ -45,7 +45,7 @@ def command(records: Sequence[Path], output: Path | None, form: str | None, forc
     if output is None and form == "html":
         output = Path("report.html")
     if output is not None:
-        _require_free(output, force)
+        require_free(output, force)
     with _no_garbage_collection():
         text, count = _written(record_files(records), form)
     if output is None:
@@ -112,17 +112,10 @@ def _format_of(output: Path | None) -> str:
     return ending if ending in FORMATS else "html"
 
 
-def _require_free(output: Path, force: bool) -> None:
-    if output.is_dir():
-        raise UsageError(f"{output} is a folder", "the name of a file")
-    if output.exists() and not force:
-        raise UsageError(f"{output} exists", do="--force writes over it")
-
-
 def _write(output: Path, text: str, force: bool) -> None:
     from moeprof.storage.atomic import write_atomically
 
     try:
         write_atomically(output, text.encode(), replace=force)
     except FileExistsError:  # made since it was looked for
-        _require_free(output, force=False)
+        require_free(output, force=False)

@@ -149,6 +149,8 @@ def _differences(first: Run, second: Run) -> list[tuple[Grade, str, object, obje
 
 
 def _timer(run: Run) -> str:
+    if run.capture is not None:
+        return f"a capture of {run.capture.tool}"
     return "CUDA events" if run.environment.device_kind == "cuda" else "host clock"
 
 

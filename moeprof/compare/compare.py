@@ -100,8 +100,8 @@ def compare_sides(first: Side, second: Side, ceilings: Ceilings, label: str) -> 
 
 
 def _necessary(run: Run, steps: Sequence[str]) -> Work:
-    """What the definition asks for; unknown of a user's callable, which has none."""
-    return UNKNOWN if run.workload.is_callable else necessary_work(steps, geometry(run))
+    """What the definition asks for; unknown where there is none (a callable, a bare capture)."""
+    return necessary_work(steps, geometry(run)) if run.workload.has_definition else UNKNOWN
 
 
 def part_bars(part: Part) -> tuple[Bar, ...]:

@@ -70,10 +70,10 @@ def counts_idle_time(profile: Profile) -> bool:
 def floor_rows(run: Run, profile: Profile, ceilings: Ceilings) -> tuple[FloorRow, ...]:
     """The rows of ``profile`` in order.
 
-    None for a user's callable, which has no definition. Where only clocks around the stages were
+    None where the workload has no definition. Where only clocks around the stages were
     read (``counts_idle_time``), busy times hold idle time as well.
     """
-    if run.workload.is_callable:
+    if not run.workload.has_definition:
         return ()
     rows = {row.name: row for row in profile_rows(run, profile)}
     found: list[FloorRow] = []

@@ -95,8 +95,8 @@ def factors(busy_ns: float, necessary: Work, executed: Work, ceilings: Ceilings)
 
 
 def work_rows(run: Run, profile: Profile) -> tuple[WorkRow, ...]:
-    """The ledger of every row of ``profile``, in its order; of a user's callable, times alone."""
-    if run.workload.is_callable:
+    """The ledger of every row of ``profile``, in its order; without a definition, times alone."""
+    if not run.workload.has_definition:
         return tuple(
             WorkRow(stage.name, (), UNKNOWN, UNKNOWN, stage.busy_ns, stage.operations)
             for stage in profile.stages

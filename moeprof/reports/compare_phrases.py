@@ -123,9 +123,11 @@ def notes(comparison: Comparison) -> tuple[tuple[str, str], ...]:
     before, after = comparison.before, comparison.after
     found = [("workload", _workload(before.run)), ("device", _device(comparison))]
     for side in (before, after):
+        capture = side.run.capture
         trust = f", orchestration readings: {side.profile.trust.verdict}"
         iterations = f"means of {side.profile.iterations} iterations"
-        found.append((side.label, f"{_SOURCES[side.profile.source]}, {iterations}{trust}"))
+        source = _SOURCES[side.profile.source].format(profiler=capture.tool if capture else "CUPTI")
+        found.append((side.label, f"{source}, {iterations}{'' if capture else trust}"))
     found.append(("measured", measured_sentence(comparison)))
     prologue_ns, epilogue_ns = comparison.outside_ns
     outside = (
@@ -151,9 +153,9 @@ def cautions(comparison: Comparison) -> tuple[str, ...]:
 
 
 def _workload(run: Run) -> str:
-    """The problem and its routing, which a user's callable does not have."""
+    """The problem and its routing, as far as it has any."""
     workload, routing = run.workload, run.routing
-    if workload.is_callable:
+    if not workload.has_definition:
         return f"T = {workload.seq_len:,}, {workload.definition}; results were not checked"
     experts = len(routing.tokens_per_expert)
     return (
@@ -321,7 +323,7 @@ def _within_noise(comparison: Comparison) -> bool:
 
 _SOURCES: Mapping[str, str] = {
     "reconstructed": "the undisturbed forward, reconstructed",
-    "api": "the forward under CUPTI (host figures are upper bounds)",
+    "api": "the forward under {profiler} (host figures are upper bounds)",
     "events": "an event pair a stage",
     "stage clock": "a host clock a stage",
 }

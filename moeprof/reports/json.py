@@ -56,6 +56,7 @@ def run_document(run: Run, profile: Profile | None = None) -> dict[str, Any]:
         "environment": asdict(run.environment),
         "settings": asdict(run.settings),
         "correctness": _correctness(run),
+        "capture": None if run.capture is None else asdict(run.capture),
         "profile": None if profile is None else _profile(profile),
         "stages": [] if profile is None else _stages(run, profile, floors),
         "graph_stages": [_graph_stage(row) for row in graph_rows(run)],

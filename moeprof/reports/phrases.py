@@ -21,11 +21,14 @@ def heading(run: Run) -> tuple[Note, ...]:
     parts.append(f"CUDA {environment.cuda}" if environment.cuda else "")
     parts.extend(f"{name} {version}" for name, version in environment.versions.items())
     versions = ", ".join(part for part in parts if part)
+    known = f" ({versions})" if versions else ""
     notes = [
-        ("solution", f"{run.solution.name} on {environment.device} ({versions})"),
+        ("solution", f"{run.solution.name} on {environment.device}{known}"),
         *_problem(run),
         ("result", correctness(run)),
     ]
+    if run.capture is not None:
+        notes.append(("capture", capture_sentence(run)))
     if run.correctness.stages:
         notes.append(("stage tensors", stage_tensors(run)))
     if run.solution.stand_ins:
@@ -34,9 +37,9 @@ def heading(run: Run) -> tuple[Note, ...]:
 
 
 def _problem(run: Run) -> list[Note]:
-    """The workload and its routing; a user's callable has a name and a size."""
+    """The workload and its routing; without a definition there is a name and a size."""
     workload, routing = run.workload, run.routing
-    if workload.is_callable:
+    if not workload.has_definition:
         return [("workload", f"T = {workload.seq_len:,}, {workload.definition}")]
     return [
         (
@@ -57,6 +60,8 @@ def correctness(run: Run) -> str:
     """The verdict on the output."""
     result = run.correctness
     if not result.checked:
+        if run.capture is not None:
+            return "not checked: a capture holds no result"
         return "not checked: moeprof has no reference for a user's callable"
     if not result.passed:
         return f"WRONG: {result.problem or 'the output does not match the reference'}"
@@ -64,6 +69,20 @@ def correctness(run: Run) -> str:
         f"correct: {percent(result.matched_ratio, 1, 2)} matched, "
         f"relative L2 {result.relative_l2:.4f}, cosine {result.cosine:.5f}"
     )
+
+
+def capture_sentence(run: Run) -> str:
+    """Which capture a record was imported from, and how."""
+    capture = run.capture
+    if capture is None:
+        return ""
+    tool = " ".join(part for part in (capture.tool, capture.version) if part)
+    schema = f", schema {capture.schema}" if capture.schema else ""
+    kept = sum(len(timeline.iterations) for timeline in run.timelines)
+    forwards = f"{capture.forwards:,} forward{'s' * (capture.forwards != 1)}"
+    some = f", {kept:,} of them kept" if kept != capture.forwards else ""
+    where = f"{capture.file or 'a file'} of {tool}{schema}"
+    return f"{where}: {forwards}{some}; stages told by {capture.stages_by}"
 
 
 def stage_tensors(run: Run) -> str:
@@ -85,7 +104,8 @@ def source(run: Run, profile: Profile) -> str:
     if profile.source == "reconstructed":
         return f"The undisturbed forward, reconstructed; us, {means}"
     if profile.source == "api":
-        return f"The forward under CUPTI: host figures are upper bounds; us, {means}"
+        profiler = run.capture.tool if run.capture else "CUPTI"
+        return f"The forward under {profiler}: host figures are upper bounds; us, {means}"
     if profile.source == "events":
         return f"One CUDA event pair a stage, each with an empty pair's floor in it; us, {means}"
     stands = ["Triton interpreter"] if run.environment.interpreter else []
@@ -136,7 +156,8 @@ def notes(run: Run, profile: Profile | None) -> tuple[Note, ...]:
     found: list[Note] = []
     if profile is not None:
         found.append(("time", time_sentence(profile)))
-        found.extend(_profile_notes(profile))
+        found.extend(_profile_notes(run, profile))
+    found.extend(("capture", note) for note in (run.capture.notes if run.capture else ()))
     found.append(("spans", _spans(run)))
     found.append(("graph stages", _graph_stages(run)))
     found.append(("first call", _first_call(run)))
@@ -144,7 +165,7 @@ def notes(run: Run, profile: Profile | None) -> tuple[Note, ...]:
     found.extend(
         ("not needed", f"{stage.name}: {stage.why or 'the definition does not ask for it'}")
         for stage in run.solution.stages
-        if not stage.covers and not stage.row
+        if not stage.covers and not stage.row and run.workload.has_definition
     )
     unavailable = [(p.name, p.unavailable) for p in run.passes]
     unavailable += [(t.name, t.unavailable) for t in run.timelines]
@@ -157,9 +178,9 @@ def warnings(run: Run, profile: Profile | None) -> tuple[str, ...]:
     return (*(profile.findings if profile else ()), *run.warnings)
 
 
-def _profile_notes(profile: Profile) -> list[Note]:
+def _profile_notes(run: Run, profile: Profile) -> list[Note]:
     found: list[Note] = []
-    if profile.source not in ("events", "stage clock"):
+    if profile.source not in ("events", "stage clock") and run.capture is None:
         found.append(("trust", trust_sentence(profile.trust)))
     check = profile.span_check
     if check is not None:

@@ -2,7 +2,8 @@
 
 ``<traces>/runs`` holds what was measured here and is searched first, the newest record first; then
 ``<traces>/recorded/<gpu>``, records that came with the checkout. A name alone does not fix the
-workload: where several solutions are named, it is one that all of them have.
+workload: where several solutions are named, it is one that all of them have. Captures of another
+profiler are passed over unless their definition is asked for (``dsv3@nsight_systems``).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moeprof.errors import UsageError, nearest
-from moeprof.storage.store import RunFile, find_runs, load
+from moeprof.storage.store import OF_CAPTURE, RunFile, find_runs, load
 
 Key = tuple[str, int, str]  # definition (its folder), number of tokens, first digits of the uuid
 
@@ -47,6 +48,8 @@ def workloads_of(traces: Path, solution: str, wanted: Wanted) -> dict[Key, Path]
     found: dict[Key, Path] = {}
     for folder in folders:
         for file in reversed(_matching(folder, solution, wanted)):
+            if wanted.definition is None and OF_CAPTURE in file.definition:
+                continue
             found.setdefault((file.definition, file.seq_len, file.uuid), file.path)
     if not found:
         _refuse(folders, solution, wanted)

@@ -2,6 +2,8 @@
 
     <traces>/runs/<solution>/<definition>/T<seq_len>-<uuid, 8 digits>-<created>.json.gz
 
+A record of another profiler's capture has a folder of its own, <definition>@<tool>: it cannot stand
+in for what moeprof measured itself, and is looked up only if its definition is asked for so.
 A record is written whole or not at all, and never over another. Reading trusts nothing: any file
 that is not a record ends in one RecordError line. What a record means is ``records``' business;
 definitions and workloads are read by ``dataset``.
@@ -33,6 +35,7 @@ from moeprof.storage.codec import decode, encode
 
 FORMAT = "moeprof run"
 SUFFIX = ".json.gz"
+OF_CAPTURE = "@"  # between a definition and the profiler that a capture is of
 MAX_FILE_BYTES = 64 * 2**20  # 1000 times a usual record
 MAX_JSON_BYTES = 512 * 2**20
 
@@ -126,17 +129,34 @@ def save(run: Run, folder: Path, definition: str | None = None) -> Path:
 
     definition: the short name used as folder, by default the definition's own.
     """
-    parent = folder / _plain(run.solution.name) / _plain(definition or run.workload.definition)
+    parent = folder / _plain(run.solution.name) / definition_folder(run, definition)
     created = re.sub(r"[^0-9TZ]", "", run.created.split(".")[0].split("+")[0]).rstrip("Z") + "Z"
     stem = f"T{run.workload.seq_len}-{_plain(run.workload.uuid)[:8]}-{created}"
-    text = json.dumps(to_json(run), separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    content = gzip.compress(text.encode(), mtime=0)
+    content = _content(run)
     for attempt in range(1, 1000):
         path = parent / f"{stem}{f'-{attempt}' if attempt > 1 else ''}{SUFFIX}"
         with contextlib.suppress(FileExistsError):
             write_atomically(path, content, replace=False)
             return path
     raise RecordError(f"{parent} holds 999 records of {stem}", do="move some of them away")
+
+
+def write(run: Run, path: Path, replace: bool = False) -> None:
+    """Write ``run`` to ``path`` itself. FileExistsError if it is there and ``replace`` is False."""
+    write_atomically(path, _content(run), replace=replace)
+
+
+def definition_folder(run: Run, definition: str | None = None) -> str:
+    """The folder's name of a record's definition, or of ``definition``, its short name."""
+    name = _plain(definition or run.workload.definition)
+    if run.capture is None or not run.workload.has_definition:
+        return name
+    return f"{name}{OF_CAPTURE}{_plain(run.capture.tool.lower())}"
+
+
+def _content(run: Run) -> bytes:
+    text = json.dumps(to_json(run), separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return gzip.compress(text.encode(), mtime=0)
 
 
 def check_writable(folder: Path) -> None:
@@ -183,7 +203,7 @@ def find_runs(
                 run
                 for run in _run_files(folder)
                 if (solution is None or run.solution == _plain(solution))
-                and (definition is None or run.definition == _plain(definition))
+                and (definition is None or run.definition in (definition, _plain(definition)))
                 and (seq_len is None or run.seq_len == seq_len)
                 and (uuid_prefix is None or run.uuid.startswith(uuid_prefix[:8]))
             ),

@@ -1,8 +1,9 @@
 """Records -> ReportData: grouped by workload, explained, compared pair by pair.
 
 Of several records of one solution on one workload the newest is shown and the others are named.
-Routing and device are part of what a workload is here: records that differ in them are never put
-side by side. A record with a wrong result or without stage times stays in the report and says so.
+Routing, device and another profiler are part of what a workload is here: records that differ in
+them are never put side by side. A record with a wrong result or without stage times stays in the
+report and says so.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from moeprof.reports.survey.data import Entry, Pair, ReportData, WorkloadData
 from moeprof.reports.survey.summary import summarise
 
 REFERENCE = "reference"  # the solution that is a specification: compared only on request
-Key = tuple[int, str, str, str, str]  # T, uuid, definition, routing hash, device
+Key = tuple[int, str, str, str, str, str]  # T, uuid, definition, routing hash, device, profiler
 
 
 def build(runs: Iterable[Run]) -> ReportData:
@@ -79,19 +80,22 @@ def _key(run: Run) -> Key:
         workload.definition,
         run.routing.histogram_hash,
         run.environment.device,
+        run.capture.tool if run.capture else "",
     )
 
 
 def _names(keys: Sequence[Key]) -> dict[Key, str]:
     """What each workload is called: as little as tells it from the others."""
     definitions, devices = {key[2] for key in keys}, {key[4] for key in keys}
+    profilers = {key[5] for key in keys}
     names: dict[Key, str] = {}
     for key in keys:
-        seq_len, uuid, definition, routing_hash, device = key
+        seq_len, uuid, definition, routing_hash, device, profiler = key
         parts = [f"T = {seq_len:,}", uuid[:8]]
         parts += [definition] if len(definitions) > 1 else []
         parts += [device] if len(devices) > 1 else []
-        same = [other for other in keys if other[:3] == key[:3] and other[4] == device]
+        parts += [profiler] if len(profilers) > 1 and profiler else []
+        same = [other for other in keys if other[:3] == key[:3] and other[4:] == key[4:]]
         parts += [f"routing {routing_hash[:6]}"] if len(same) > 1 else []
         names[key] = " · ".join(parts)
     return names

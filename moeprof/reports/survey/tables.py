@@ -25,7 +25,7 @@ def latencies(data: ReportData) -> Grid:
     for workload in data.workloads:
         found = [workload.entry(solution) for solution in data.solutions]
         run = workload.entries[0].run
-        routed = not run.workload.is_callable
+        routed = run.workload.has_definition
         rows.append(
             (
                 workload.name,
@@ -130,7 +130,7 @@ def environment(data: ReportData) -> Grid:
         ("multiprocessors", lambda run: count(run.environment.multiprocessors)),
         ("driver", lambda run: run.environment.driver or MISSING),
         ("CUDA", lambda run: run.environment.cuda or MISSING),
-        ("Python", lambda run: run.environment.python),
+        ("Python", lambda run: run.environment.python or MISSING),
         *((name, _version(name)) for name in libraries),
         ("moeprof", lambda run: run.moeprof),
         ("routing", lambda run: run.routing.label),
