@@ -4,7 +4,8 @@ Rows by expert is its masked layout: it reads each expert's count on the device 
 those rows only, so one graph does for any routing. Its contiguous layout needs the number of rows
 on the host: with the bound T*8 it would load, though not multiply, eight times the tiles. Scales
 of rows are already as its TMA wants them, rows innermost; any other layout it would transpose in a
-launch of its own. Compiles with nvcc at the first call, about 7 s.
+launch of its own. Compiles with nvcc at the first call, about 7 s. On an H200 with 14,275 rows:
+792 us in GEMM1 (1058 TFLOP/s), 457 us in GEMM2 (916), the same whatever rows it is told to expect.
 """
 
 from __future__ import annotations
