@@ -32,7 +32,6 @@ from moeprof.capturing.job import (
 from moeprof.capturing.process import Finished, run
 from moeprof.errors import EnvironmentMissing, MoeprofError, UsageError, WrongResult
 from moeprof.records import KernelMetrics, Run
-from moeprof.storage.atomic import write_atomically
 from moeprof.storage.store import load
 
 TORCH_SECONDS = 900.0
@@ -58,15 +57,11 @@ class Files:
 
     @property
     def skeleton(self) -> Path:
-        return self._named(".skeleton.json")
-
-    @property
-    def nodes(self) -> Path:
-        return self._named(".nodes.json")
+        return self._named(".skeleton.json.gz")
 
     @property
     def every(self) -> tuple[Path, ...]:
-        possible = (self.report, self.export, self.skeleton, self.nodes)
+        possible = (self.report, self.export, self.skeleton)
         return tuple(path for path in possible if path is not None)
 
     @property
@@ -108,7 +103,6 @@ def capture_nsys(job: Job, tool: Tool, files: Files) -> Captured:
         raw = folder / "raw.sqlite"
         nsys.export_sqlite(report, raw, tool.path)
         scrub_nsys_sqlite(raw, export)
-        _keep(folder, captured, files)
         return captured
 
 
@@ -125,7 +119,6 @@ def capture_torch(job: Job, files: Files) -> Captured:
         if not (folder / TRACE).is_file():
             raise EnvironmentMissing(f"torch.profiler wrote no trace: {nsys.reason(done)}")
         scrub_kineto(folder / TRACE, export, job.settings.iterations)
-        _keep(folder, captured, files)
         return captured
 
 
@@ -159,13 +152,6 @@ def _take(folder: Path, done: Finished) -> Captured:
         kind: Callable[[str], MoeprofError] = WrongResult if answer.exit_code == 1 else UsageError
         raise kind(answer.error)
     return Captured(load(folder / SKELETON), answer.nodes)
-
-
-def _keep(folder: Path, captured: Captured, files: Files) -> None:
-    """Put beside the export what it takes to import it again."""
-    write_atomically(files.skeleton, (folder / SKELETON).read_bytes())
-    if captured.nodes is not None:
-        write(files.nodes, captured.nodes)
 
 
 def _refuse_silence(done: Finished) -> None:
