@@ -46,7 +46,10 @@ _BARE_WORD = re.compile(r'(":\s*)-?(?:inf|nan|N/A)(?=\s*[,}\]])')
 
 
 class _Damaged(Exception):
-    """No JSON value here, and more text would not make it one."""
+    """No JSON value here. at_end: it might have become one, had the file not ended."""
+
+    def __init__(self, at_end: bool = False) -> None:
+        self.at_end = at_end
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -98,10 +101,9 @@ class EventStream:
         while (character := self._next(_FILLER)) != "}":
             try:
                 is_events = self._member(character)
-            except _Damaged:
+            except _Damaged as damage:
                 is_events = not has_events and self._find(_EVENTS_KEY)
-                self._count(found_more=is_events)
-                self.given_up = not is_events
+                self._count(damage, is_events)
             if is_events:
                 has_events = True
                 yield from self._events()
@@ -114,10 +116,10 @@ class EventStream:
     def _member(self, character: str) -> bool:
         """Read a key and its value; True, just inside the array, if they are the events."""
         if character != '"':
-            raise _Damaged
+            raise _Damaged(at_end=not character)
         key = self._value(EVENT_CHARACTERS)
-        if self._next(_SPACE) != ":":
-            raise _Damaged
+        if (colon := self._next(_SPACE)) != ":":
+            raise _Damaged(at_end=not colon)
         self._at += 1
         if self._next(_SPACE) == "[" and key == EVENTS:
             self._at += 1
@@ -135,11 +137,10 @@ class EventStream:
                 return
             try:
                 value = self._value(EVENT_CHARACTERS)
-            except _Damaged:
+            except _Damaged as damage:
                 value = self._next_sound_event()
-                self._count(found_more=value is not None)
+                self._count(damage, value is not None)
                 if value is None:
-                    self.given_up = True
                     return
             yield value
         self._at += 1
@@ -160,12 +161,12 @@ class EventStream:
                 return value
         return None
 
-    def _count(self, found_more: bool) -> None:
-        """Note damage that was just passed; at the end of a file it may be a cut instead."""
-        if found_more or not self._ended or self._text.rstrip().endswith(("}", "]")):
-            self.damaged += 1
-        else:
+    def _count(self, damage: _Damaged, found_more: bool) -> None:
+        if damage.at_end and not found_more:
             self.cut_short = True
+        else:
+            self.damaged += 1
+        self.given_up = not found_more
 
     def _find(self, pattern: re.Pattern[str]) -> bool:
         """Go to the begin of the next event, or behind the key of the events; False at the end."""
@@ -208,13 +209,19 @@ class EventStream:
                 if too_deep or held > most or not self._more(held):
                     tried = getattr(error, "pos", 0) - self._at
                     self._in_vain += max(tried, 20_000 if too_deep else 4_000)
-                    raise _Damaged from None
+                    raise _Damaged(self._ended and self._ran_out(error)) from None
                 mended = False
                 continue
             # a number at the end of the window may go on
             if end < len(self._text) or not self._more():
                 self._at = end
                 return value
+
+    def _ran_out(self, error: Exception) -> bool:
+        """Whether the parser wanted more text than there was."""
+        if not isinstance(error, json.JSONDecodeError):
+            return False
+        return error.msg.startswith("Unterminated") or not self._text[error.pos :].strip()
 
     def _mend(self, error: Exception) -> bool:
         """Whether words that stand where a number should were made NaN from here on."""

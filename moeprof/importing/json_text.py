@@ -9,6 +9,8 @@ events lose later (``names.printable``): one bad byte does not cost the file.
 from __future__ import annotations
 
 import codecs
+import contextlib
+import itertools
 import os
 import stat
 import zlib
@@ -38,6 +40,8 @@ def text_pieces(path: Path, notes: list[str]) -> Iterator[str]:
         with open(descriptor, "rb", buffering=0) as file:
             _check(os.fstat(descriptor))
             yield from _decoded(_unpacked(_pieces(file), notes))
+    except IsADirectoryError:
+        raise RecordError("this is a folder", EXPECTED, "name a file in it") from None
     except OSError as error:
         raise RecordError(f"it cannot be read ({error.strerror})", EXPECTED) from None
     except ValueError as error:  # a path with a null character
@@ -45,8 +49,6 @@ def text_pieces(path: Path, notes: list[str]) -> Iterator[str]:
 
 
 def _check(status: os.stat_result) -> None:
-    if stat.S_ISDIR(status.st_mode):
-        raise RecordError("this is a folder", EXPECTED, "name a file in it")
     if not stat.S_ISREG(status.st_mode):
         raise RecordError("this is no regular file", EXPECTED)
     if status.st_size == 0:
@@ -72,9 +74,8 @@ def _unpacked(pieces: Iterator[bytes], notes: list[str]) -> Iterator[bytes]:
     if first[:2] == GZIP:
         yield from _inflated(first, pieces, notes)
         return
-    size = len(first)
-    yield first
-    for piece in pieces:  # the file may grow while it is read
+    size = 0
+    for piece in itertools.chain((first,), pieces):  # the file may grow while it is read
         size += len(piece)
         _check_size(size)
         yield piece
@@ -95,10 +96,12 @@ def _inflated(piece: bytes, pieces: Iterator[bytes], notes: list[str]) -> Iterat
                     notes.append("what follows the end of the gzip stream was not read")
                     return
                 inflate = zlib.decompressobj(wbits=31)
+            before = inflate.copy()
             try:
                 text = inflate.decompress(piece, PIECE_BYTES)
             except zlib.error:
                 notes.append("the gzip stream is damaged: what follows the damage was not read")
+                yield _before_damage(before, piece)
                 return
             piece = inflate.unconsumed_tail or inflate.unused_data
             unpacked += len(text)
@@ -108,6 +111,19 @@ def _inflated(piece: bytes, pieces: Iterator[bytes], notes: list[str]) -> Iterat
     yield inflate.flush()
     if not inflate.eof:
         notes.append("the gzip stream was cut short: what followed is missing")
+
+
+def _before_damage(inflate: zlib._Decompress, piece: bytes) -> bytes:
+    """What ``piece`` gives up to the byte at which it is damaged."""
+    found = b""
+    for size in (4096, 1):
+        with contextlib.suppress(zlib.error):
+            while piece and len(found) < PIECE_BYTES:
+                last = inflate.copy()
+                found += inflate.decompress(piece[:size])
+                piece = piece[size:]
+        inflate = last
+    return found
 
 
 def _check_inflation(packed: int, unpacked: int) -> None:
