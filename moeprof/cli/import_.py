@@ -102,7 +102,7 @@ def command(
         max_iterations=max_iterations,
     )
     known = load(like) if like else None
-    trace = _trace(capture, nsys)
+    trace = trace_in(capture, nsys)
     if projection:
         _show_projection(trace, as_json)
         return
@@ -111,7 +111,7 @@ def command(
     _show(run, path, as_json)
 
 
-def _trace(capture: Path, nsys: Path | None) -> Trace:
+def trace_in(capture: Path, nsys: Path | None) -> Trace:
     """The capture; a report is exported by nsys first, and the raw export thrown away."""
     from moeprof.importing.open import is_report, read_trace
 
