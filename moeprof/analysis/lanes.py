@@ -113,9 +113,10 @@ def _calls(
     found: dict[tuple[int, int], Interval] = {}
     bounds = zip(iteration.launch_begin_ns, iteration.launch_end_ns, strict=True)
     for position, (begin_ns, end_ns) in enumerate(bounds):
-        if begin_ns != -1:
+        if begin_ns != -1 and end_ns > 0:  # in a capture the host may be done before the entry
             name = operations[position].launch or "launch"
-            found.setdefault((begin_ns, end_ns), Interval(begin_ns, end_ns, rows[position], name))
+            interval = Interval(max(0, begin_ns), end_ns, rows[position], name)
+            found.setdefault((begin_ns, end_ns), interval)
     for call in iteration.calls:
         if BLOCKING_CALL.search(call.name):
             interval = Interval(call.begin_ns, call.end_ns, "", call.name)

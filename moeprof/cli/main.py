@@ -33,6 +33,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("explain", "Change one thing at a time on the device, beside what the profile predicts."),
     ("timeline", "Capture a solution with nsys, ncu or torch; write a record for a trace viewer."),
     ("import", "Read a capture of nsys, PyTorch's profiler or Chrome's format as a record."),
+    ("verify", "Compare records with another profiler's capture of the same work, by stage."),
     ("report", "Write many records as one page, as Markdown or as JSON."),
     ("calibrate", "Measure this machine's ceilings and what measuring costs on it."),
     ("doctor", "Say what this machine can measure and how to get the rest."),

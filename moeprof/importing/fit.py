@@ -25,11 +25,14 @@ MOST_TRIED = 400_000  # operations that every set is tried on; a capture has mor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
-    """The rules that fit, applied. whole: which of ``walk.forwards`` have every needed step."""
+    """The rules that fit, applied. whole: which of ``walk.forwards`` have every needed step.
+
+    lane: as in ``walk.lanes``.
+    """
 
     walk: Walk
     whole: NDArray[np.bool_]
-    lane: Indices
+    lane: Indices | None
     notes: tuple[str, ...] = ()
 
 
@@ -38,7 +41,7 @@ def apply(rules: RuleSet, trace: Trace, placed: Placed, group: Indices | None = 
     matches = match(rules, trace, placed)
     walked = walk(rules, matches, group=group)
     lane = lanes(walked, trace, placed)
-    if lane.any():
+    if lane is not None:
         walked = walk(rules, matches, lane, group)
     return Fitted(walked, _whole(walked), lane)
 
@@ -50,7 +53,7 @@ def best_fit(
     names = [description.name for description in trace.operations.descriptions]
     possible = [rules for rules in rule_sets if _possible(rules, names)]
     some = _some(placed, group)
-    tried = placed if some is None else _part(placed, some)
+    tried = placed if some is None else placed.part(some)
     part = group if some is None or group is None else group[some]
     fitted = [(rules, apply(rules, trace, tried, part)) for rules in possible]
     scored = [(_score(found, tried), rules, found) for rules, found in fitted]
@@ -78,20 +81,13 @@ def _possible(rules: RuleSet, names: Sequence[str]) -> bool:
     )
 
 
-def _some(placed: Placed, group: Indices | None) -> Indices | None:
+def _some(placed: Placed, group: Indices | None) -> slice | None:
     """A stretch in the middle of a long capture, None where all can be tried."""
     if len(placed) <= MOST_TRIED:
         return None
     first = (len(placed) - MOST_TRIED) // 2
-    if group is not None and not (group[first : first + MOST_TRIED] >= 0).any():
-        return None
-    return np.arange(first, first + MOST_TRIED, dtype=np.int64)
-
-
-def _part(placed: Placed, some: Indices) -> Placed:
-    columns = ("operation", "start_ns", "end_ns", "description", "call", "moment_ns")
-    taken = {name: getattr(placed, name)[some] for name in (*columns, "returned_ns", "thread")}
-    return Placed(process=placed.process, **taken)
+    some = slice(first, first + MOST_TRIED)
+    return None if group is not None and not (group[some] >= 0).any() else some
 
 
 def _whole(walked: Walk) -> NDArray[np.bool_]:

@@ -9,6 +9,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import numpy as np
 
+from moeprof.analysis.checks import short_name
 from moeprof.errors import UsageError
 from moeprof.importing.iterations import Forwards
 from moeprof.importing.placed import Placed
@@ -30,6 +31,28 @@ if TYPE_CHECKING:
     from moeprof.importing.record import ImportOptions
 
 UNKNOWN_GPU = "a GPU that the capture does not name"
+
+
+def borrowed(like: Run, trace: Trace, placed: Placed) -> tuple[str, ...]:
+    """What is to be said of a record that lent its identity: nothing of one without timings.
+
+    Whether it can be of the same solution is asked of kernel names, without their arguments.
+    """
+    if not like.passes:
+        return ()
+    ran = [o for t in like.timelines for operations in t.operation_sets for o in operations]
+    known = {short_name(operation.name) for operation in ran}
+    made = like.created.partition("T")[0]
+    notes = [f"solution, workload, routing and result are those of a record of {made}"]
+    seen = np.unique(placed.description).tolist()
+    names = {short_name(trace.operations.descriptions[number].name) for number in seen}
+    missing = sorted(known - names)
+    if missing:
+        notes.append(
+            f"{len(missing)} of the {len(known)} kernels of that record are not in the capture "
+            f"({', '.join(missing[:3])}): it may be of another solution or workload"
+        )
+    return tuple(notes)
 
 
 def require_same_gpu(like: Run, trace: Trace, gpu: int, num_tokens: int | None) -> None:

@@ -50,7 +50,7 @@ class Forwards:
 
     def only(self, kept: Indices, note: str = "") -> Forwards:
         """These forwards alone; the operations of the others belong to none."""
-        number = np.full(len(self) + 1, -1, dtype=np.int64)
+        number = np.full(len(self) + 1, -1, dtype=np.int32)
         number[kept] = np.arange(len(kept))
         return Forwards(
             self.entry_ns[kept],
@@ -130,14 +130,14 @@ def staged_forwards(placed: Placed, label: Indices, labels: Sequence[str]) -> Fo
     is_first = label[named] == first
     begins = is_first & ~np.concatenate(([False], is_first[:-1]))
     number = np.cumsum(begins) - 1
-    forward = np.full(len(label), -1, dtype=np.int64)
+    forward = np.full(len(label), -1, dtype=np.int32)
     forward[named] = number
     kept = np.unique(number[number >= 0])
     if not len(kept):
         return None
     lost = int((number < 0).any())
     notes = ("the first forward is not whole in the capture and is left out",) if lost else ()
-    return _entered(placed, _between(forward, np.zeros_like(forward)), kept, notes)
+    return _entered(placed, _between(forward, None), kept, notes)
 
 
 def undisturbed(forwards: Forwards, placed: Placed, overhead_ns: Times) -> Forwards:
@@ -170,7 +170,7 @@ def spread(forwards: Forwards, most: int) -> Forwards:
 
 
 def _windows(
-    ranges: RangeTable, wanted: NDArray[np.bool_], threads: set[int]
+    ranges: RangeTable, wanted: NDArray[np.bool_], threads: Indices
 ) -> tuple[Indices, int]:
     """The outermost closed ranges of the wanted names in order of begin, and how many lie inside
     others."""
@@ -179,7 +179,7 @@ def _windows(
     if not len(ranges) or not wanted.any():
         return np.empty(0, dtype=np.int64), 0
     closed = wanted[ranges.name] & (ranges.end_ns >= 0) & (ranges.end_ns >= ranges.start_ns)
-    for thread in threads:
+    for thread in threads.tolist():
         mine = np.flatnonzero(closed & (ranges.thread == thread))
         mine = mine[nesting_order(ranges.start_ns[mine], ranges.end_ns[mine])]
         outer = Nest(ranges.start_ns[mine], ranges.end_ns[mine]).outermost
@@ -196,9 +196,10 @@ def _launched_in(placed: Placed, entry_ns: Times, exit_ns: Times, thread: Times)
     """
     of = np.full(len(placed), -1, dtype=np.int64)
     other = np.ones(len(placed), dtype=np.bool_)
+    launched_by = placed.thread
     for number in np.unique(thread).tolist():
         windows = np.flatnonzero(thread == number)
-        mine = np.flatnonzero((placed.thread == number) & (placed.call >= 0))
+        mine = np.flatnonzero(launched_by == number)
         other[mine] = False
         nest = Nest(entry_ns[windows], exit_ns[windows])
         inside = nest.innermost(placed.moment_ns[mine], placed.moment_ns[mine])
@@ -224,22 +225,30 @@ def _closed(forwards: Forwards, placed: Placed) -> Forwards:
     )
 
 
-def _between(forward: Indices, lane: Indices) -> Indices:
+def _between(forward: Indices, lane: Indices | None) -> Indices:
     """``forward`` with what lies between two operations of one forward in it, lane by lane."""
-    found = np.full(len(forward), -1, dtype=np.int64)
+    if lane is None:
+        return _filled(forward)
+    found = np.full(len(forward), -1, dtype=np.int32)
     for number in np.unique(lane).tolist():
         mine = np.flatnonzero(lane == number)
-        own = forward[mine]
-        named = np.flatnonzero(own >= 0)
-        if not len(named):
-            continue
-        at = np.arange(len(mine))
-        before = np.searchsorted(named, at, side="right") - 1
-        after = np.searchsorted(named, at, side="left")
-        inside = (before >= 0) & (after < len(named))
-        first, last = named[before[inside]], named[after[inside]]
-        found[mine[inside]] = np.where(own[first] == own[last], own[first], -1)
+        found[mine] = _filled(forward[mine])
     return found
+
+
+def _filled(forward: Indices) -> Indices:
+    named = np.flatnonzero(forward >= 0)
+    if not len(named):
+        return forward.astype(np.int32)
+    number = forward[named].astype(np.int32)
+    inside = np.append(np.where(number[1:] == number[:-1], number[:-1], -1), -1)
+    # each named operation, then what follows it up to the next one; nothing before the first
+    gaps = np.diff(np.append(named, len(forward))) - 1
+    counts = np.empty(2 * len(named) + 1, dtype=np.int64)
+    counts[0], counts[1::2], counts[2::2] = named[0], 1, gaps
+    values = np.empty(len(counts), dtype=np.int32)
+    values[0], values[1::2], values[2::2] = -1, number, inside
+    return np.repeat(values, counts)
 
 
 def _cut(fitted: Fitted) -> NDArray[np.bool_]:
@@ -255,8 +264,10 @@ def _cut(fitted: Fitted) -> NDArray[np.bool_]:
     seen = np.zeros((walked.forwards, len(walked.labels)), dtype=np.bool_)
     seen[walked.forward[named], walked.label[named]] = True
     usual = seen.sum(axis=0) * 2 > walked.forwards
-    for number in np.unique(fitted.lane[named]).tolist():
-        mine = np.unique(walked.forward[named & (fitted.lane == number)])
+    numbers = [0] if fitted.lane is None else np.unique(fitted.lane[named]).tolist()
+    for number in numbers:
+        own = named if fitted.lane is None else named & (fitted.lane == number)
+        mine = np.unique(walked.forward[own])
         for end in (mine[0], mine[-1]):
             cut[end] = bool((usual & ~seen[end]).any())
     return cut
@@ -267,16 +278,10 @@ def _entered(placed: Placed, of: Indices, kept: Indices, notes: tuple[str, ...])
     size = int(of.max(initial=-1)) + 1
     if not len(kept) or not size:
         return None
-    inside = of >= 0
-    first_ns = np.full(size, np.iinfo(np.int64).max)
-    np.minimum.at(first_ns, of[inside], placed.start_ns[inside])
-    launched_ns = np.full(size, np.iinfo(np.int64).max)
-    np.minimum.at(launched_ns, of[inside], placed.moment_ns[inside])
-    order = np.argsort(placed.start_ns, kind="stable")
-    starts_ns = placed.start_ns[order]
-    ended_ns = np.maximum.accumulate(placed.end_ns[order])
-    before = np.searchsorted(starts_ns, first_ns[kept], side="left") - 1
-    free_ns = np.where(before >= 0, ended_ns[np.maximum(before, 0)], NEVER)
+    inside = np.flatnonzero(of >= 0)
+    first_ns = _lowest(of[inside], placed.start_ns[inside], size)
+    launched_ns = _lowest(of[inside], placed.moment_ns[inside], size)
+    free_ns = _free_before(placed, first_ns[kept])
     entry_ns = np.minimum(np.maximum(launched_ns[kept], free_ns), first_ns[kept] - 1)
     unknown = np.full(size, -1, dtype=np.int64)
     entries = np.zeros(size, dtype=np.int64)
@@ -285,10 +290,31 @@ def _entered(placed: Placed, of: Indices, kept: Indices, notes: tuple[str, ...])
     return found.only(kept[np.argsort(entry_ns, kind="stable")])
 
 
+def _free_before(placed: Placed, moments_ns: Times) -> Times:
+    """For each moment the latest end of what started before it; NEVER where nothing did."""
+    start_ns, end_ns = placed.start_ns, placed.end_ns
+    if not bool((start_ns[1:] >= start_ns[:-1]).all()):
+        order = np.argsort(start_ns, kind="stable")
+        start_ns, end_ns = start_ns[order], end_ns[order]
+    ended_ns = np.maximum.accumulate(end_ns)
+    before = np.searchsorted(start_ns, moments_ns, side="left") - 1
+    return np.where(before >= 0, ended_ns[np.maximum(before, 0)], NEVER)
+
+
+def _lowest(of: Indices, values: Times, size: int) -> Times:
+    """The lowest value of each number below ``size``; the largest integer where it has none."""
+    found = np.full(size, np.iinfo(np.int64).max)
+    if len(of):
+        change = np.flatnonzero(np.append(True, of[1:] != of[:-1]))  # few: forwards are stretches
+        lowest = np.minimum.reduceat(values, change)
+        np.minimum.at(found, of[change], lowest)
+    return found
+
+
 def _last_end(of: Indices, size: int, end_ns: Times) -> Times:
-    last_ns = np.full(size, NEVER)
-    np.maximum.at(last_ns, of[of >= 0], end_ns[of >= 0])
-    return last_ns
+    inside = np.flatnonzero(of >= 0)
+    found: Times = -_lowest(of[inside], -end_ns[inside], size)
+    return found
 
 
 def _range_names(ranges: RangeTable) -> str:

@@ -6,12 +6,14 @@ began last among those that enclose the moment counts as the innermost.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from moeprof.importing.trace import Times
 
-Indices = NDArray[np.int64]
+Indices = NDArray[np.integer[Any]]
 
 
 class Nest:

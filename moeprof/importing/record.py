@@ -20,6 +20,7 @@ from moeprof.errors import UsageError
 from moeprof.importing.choose import Choice, choose
 from moeprof.importing.fit import Fitted, apply, best_fit
 from moeprof.importing.identity import (
+    borrowed,
     environment_of,
     require_same_gpu,
     settings_of,
@@ -137,6 +138,7 @@ def import_trace(
         *kept.notes,
         *told.notes,
         *lost,
+        *(borrowed(like, trace, placed) if like else ()),
         *open_ranges(trace, options.ranges, iteration_names(trace.ranges, options.iteration)),
         *_left_out(account, kept, placed, every),
     )

@@ -26,7 +26,7 @@ from moeprof.importing.nesting import Indices, Nest, nesting_order
 from moeprof.importing.placed import Placed
 from moeprof.importing.rules import searched, step_span
 from moeprof.importing.trace import RangeTable, Times, Trace
-from moeprof.importing.walk import enclosed
+from moeprof.importing.walk import Launches, enclosed, launches_of
 from moeprof.records import Run
 from moeprof.scopes import RESERVED
 
@@ -68,7 +68,7 @@ def range_stages(trace: Trace, placed: Placed, mapping: Mapping = ()) -> Told | 
     if not labels:
         return None
     number = np.array([labels.index(s) if s else -1 for s in stages], dtype=np.int64)
-    around = enclosed(trace, placed, number >= 0)
+    around = enclosed(trace, placed.process, launches_of(placed), number >= 0)
     label = np.where(around >= 0, number[trace.ranges.name[np.maximum(around, 0)]], -1)
     if not (label >= 0).any():
         return None
@@ -84,11 +84,10 @@ def charge_other_threads(
     foreign = (told.label < 0) & (of >= 0) & (thread >= 0) & (placed.thread != thread)
     if not foreign.any():
         return told
-    lent = replace(placed, thread=thread, call=np.zeros_like(placed.call))
-    lent = replace(lent, returned_ns=placed.moment_ns)
     stages = stage_names(trace.ranges, mapping)
     number = np.array([told.labels.index(s) if s in told.labels else -1 for s in stages], np.int64)
-    around = enclosed(trace, lent, number >= 0)
+    meanwhile = Launches(thread, placed.moment_ns, placed.moment_ns)
+    around = enclosed(trace, placed.process, meanwhile, number >= 0)
     charged = foreign & (around >= 0)
     label = told.label.copy()
     label[charged] = number[trace.ranges.name[around[charged]]]

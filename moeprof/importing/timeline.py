@@ -39,6 +39,8 @@ def timeline_of(
     of = forwards.of[members]
     entry_ns = forwards.entry_ns[of]
     distinct, number = _described(trace, placed, told, members)
+    if _many_of_one_graph(placed.call[members], of):
+        distinct, number = _without_nodes(distinct, number)
     begin_ns, return_ns = _launches(placed, members, entry_ns)
     known = placed.call[members] >= 0
     columns = (placed.start_ns[members] - entry_ns, placed.end_ns[members] - entry_ns)
@@ -98,12 +100,27 @@ def _described(
     return distinct, number.reshape(-1).astype(np.int64)
 
 
+def _many_of_one_graph(call: Indices, of: Indices) -> bool:
+    """Whether one call launched several forwards: nodes then number the whole graph's layers."""
+    known = call >= 0
+    pairs: int = np.unique(np.stack((call[known], of[known])), axis=1).shape[1]
+    return pairs > len(np.unique(call[known]))
+
+
+def _without_nodes(distinct: list[Operation], number: Indices) -> tuple[list[Operation], Indices]:
+    """The operations without graph nodes, so that forwards of a graph's layers are alike."""
+    bare: dict[Operation, int] = {}
+    renumbered = [bare.setdefault(replace(o, graph_node=None), len(bare)) for o in distinct]
+    return list(bare), np.array(renumbered, dtype=np.int64)[number]
+
+
 def _launches(placed: Placed, members: Indices, entry_ns: Times) -> tuple[Times, Times]:
     """Launch calls from host entry; UNKNOWN where there is none, and never by chance."""
     known = placed.call[members] >= 0
     found = []
-    for moment_ns in (placed.moment_ns, placed.returned_ns):
-        relative = moment_ns[members] - entry_ns
+    launched = placed.part(members)
+    for moment_ns in (launched.moment_ns, launched.returned_ns):
+        relative = moment_ns - entry_ns
         relative[relative == UNKNOWN] -= 1
         relative[~known] = UNKNOWN
         found.append(relative)
@@ -137,7 +154,7 @@ def _notable_calls(
     if not len(calls) or not len(members):
         return [() for _ in found]
     until_ns = np.full(len(forwards), np.iinfo(np.int64).min)
-    np.maximum.at(until_ns, of, placed.returned_ns[members])
+    np.maximum.at(until_ns, of, placed.part(members).returned_ns)
     until_ns = np.where(forwards.exit_ns >= 0, forwards.exit_ns, until_ns)
     chosen = _notable(trace, placed, members)
     order = nesting_order(forwards.entry_ns, until_ns)
@@ -160,5 +177,5 @@ def _notable(trace: Trace, placed: Placed, members: Indices) -> Indices:
     wanted: NDArray[np.bool_] = named[calls.name] | (calls.end_ns - calls.start_ns >= NOTABLE_NS)
     launching = trace.operations.correlation
     wanted &= ~np.isin(calls.correlation, launching[launching >= 0])
-    wanted &= np.isin(calls.thread, np.unique(placed.thread[members]))
+    wanted &= np.isin(calls.thread, np.unique(placed.part(members).thread))
     return np.flatnonzero(wanted)

@@ -12,7 +12,8 @@ An operation that no rule names belongs to no stage; whether it lies inside a fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +23,10 @@ from moeprof.contract import STEPS
 from moeprof.importing.nesting import Indices, Nest, nesting_order
 from moeprof.importing.placed import Placed, threads_of
 from moeprof.importing.rules import STEP_NUMBER, Rule, RuleSet, searched, step_span
-from moeprof.importing.trace import Trace
+from moeprof.importing.trace import Times, Trace
 
 RARELY = 0.25  # a step named this much less often than the others is named by mistake
+STRETCH = 100_000
 NOTHING, NO_STEP = (
     -2,
     -1,
@@ -90,15 +92,23 @@ def match(rules: RuleSet, trace: Trace, placed: Placed) -> Matches:
             for name in distinct:
                 distinct[name] |= 1 << number
     of_description = np.array([distinct[name] for name in names], dtype=np.int64)
-    bits = of_description[placed.description] if len(names) else np.zeros(len(placed), np.int64)
-    for number, rule in by_call:
-        bits &= ~np.where(_launched_by(rule, trace, placed), 0, 1 << number)
-    values, code = np.unique(np.append(bits, 0), return_inverse=True)  # 0: none, always the first
+    values, numbers = _numbered(of_description)
+    code = numbers[placed.description]
+    if by_call:
+        bits = values[code]
+        for number, rule in by_call:
+            bits &= ~np.where(_launched_by(rule, trace, placed), 0, 1 << number)
+        values, code = _numbered(bits)
     choices = tuple(
         tuple(n for n in range(len(rules.rules)) if value >> n & 1) for value in values.tolist()
     )
-    code = code.reshape(-1)[:-1].astype(np.int64)
     return Matches(code, choices, *_outer_steps(rules, code, choices))
+
+
+def _numbered(bits: Times) -> tuple[Times, Indices]:
+    """The distinct values, 0 always the first, and the number of each value."""
+    values, number = np.unique(np.append(bits, 0), return_inverse=True)
+    return values, number.reshape(-1)[:-1].astype(np.int32)
 
 
 def walk(
@@ -111,15 +121,15 @@ def walk(
     and operations with -1 are passed over.
     """
     size = len(matches.code)
-    label, forward = np.full(size, -1, dtype=np.int64), np.full(size, -1, dtype=np.int64)
+    label, forward = (np.full(size, -1, dtype=np.int32) for _ in range(2))
     walker = _Walker(rules, matches)
     lane = np.zeros(size, dtype=np.int64) if lane is None else lane
     for number in np.unique(lane[lane >= 0]).tolist():
         mine = np.flatnonzero(
             (lane == number) if group is None else (lane == number) & (group >= 0)
         )
-        found = walker.lane(matches.code[mine], None if group is None else group[mine])
-        at, label_of, forward_of = (np.array(column, dtype=np.int64) for column in found)
+        own = None if group is None else group[mine]
+        at, label_of, forward_of = walker.lane(matches.code[mine], own)
         label[mine[at]], forward[mine[at]] = label_of, forward_of
     return Walk(rules, walker.labels, label, forward, walker.forward + 1)
 
@@ -147,18 +157,14 @@ class _Walker:
         self._current = NOTHING
         self._counts: dict[int, int] = {}
 
-    def lane(self, code: Indices, group: Indices | None) -> tuple[list[int], list[int], list[int]]:
+    def lane(self, code: Indices, group: Indices | None) -> tuple[Times, Times, Times]:
         """Positions in the lane of what is named, with label and forward."""
         positions = np.flatnonzero(code)
-        codes = code[positions].tolist()
-        groups = [0] * len(codes) if group is None else group[positions].tolist()
-        at: list[int] = []
-        labels: list[int] = []
-        forwards: list[int] = []
+        at, labels, forwards = array("q"), array("q"), array("q")
         pending: list[int] = []
-        last_at, last_group = -2, None
+        last_at, last_group = -2, -2
         self._begin()
-        for position, chosen, mine in zip(positions.tolist(), codes, groups, strict=True):
+        for position, chosen, mine in _stretches(positions, code, group):
             if mine != last_group:
                 self._begin()
                 pending, last_group, last_at = [], mine, -2
@@ -179,11 +185,11 @@ class _Walker:
                 if pending and pending[-1] == position - 1:
                     members = [*pending, position]
             pending = []
-            at += members
-            labels += [label] * len(members)
-            forwards += [self.forward] * len(members)
+            at.extend(members)
+            labels.extend([label] * len(members))
+            forwards.extend([self.forward] * len(members))
             last_at = position
-        return at, labels, forwards
+        return _column(at), _column(labels), _column(forwards)
 
     def _begin(self) -> None:
         """The next operation that is named begins a forward."""
@@ -223,26 +229,45 @@ class _Walker:
         return label
 
 
-def lanes(walked: Walk, trace: Trace, placed: Placed) -> Indices:
+def lanes(walked: Walk, trace: Trace, placed: Placed) -> Indices | None:
     """The lane of each operation: streams that each hold whole forwards are lanes of their own.
 
     Of a server that overlaps two batches. What runs on other streams goes with the stream of the
-    operation launched before it. All zero where at most one stream holds whole forwards.
+    operation launched before it. None where at most one stream holds whole forwards.
     """
-    stream = np.array([d.stream for d in trace.operations.descriptions], dtype=np.int64)
-    streams = stream[placed.description] if len(stream) else np.zeros(len(placed), np.int64)
-    whole = []
-    for candidate in np.unique(streams[walked.named]).tolist():
-        seen = set(walked.label[(streams == candidate) & walked.named].tolist())
-        steps = {part for number in seen for part in walked.labels[number].split("+")}
-        if walked.rules.needs and set(walked.rules.needs) <= steps:
-            whole.append(candidate)
+    of_description = np.array([d.stream for d in trace.operations.descriptions], dtype=np.int64)
+    numbers, of_description = np.unique(of_description, return_inverse=True)
+    stream = of_description.reshape(-1).astype(np.int32)[placed.description]
+    named, labels = walked.named, max(1, len(walked.labels))
+    steps: dict[int, set[str]] = {}
+    pairs = np.unique(stream[named].astype(np.int64) * labels + walked.label[named])
+    for pair in pairs.tolist():
+        label = walked.labels[pair % labels]
+        steps.setdefault(pair // labels, set()).update(label.split("+"))
+    needs = set(walked.rules.needs)
+    whole = [number for number, seen in steps.items() if needs and needs <= seen]
     if len(whole) < 2:
-        return np.zeros(len(placed), dtype=np.int64)
-    own = np.isin(streams, whole)
-    last = np.maximum.accumulate(np.where(own, np.arange(len(placed)), -1))
-    lane: Indices = np.where(last >= 0, streams[np.maximum(last, 0)], whole[0])
-    return np.searchsorted(np.array(sorted(whole)), lane).astype(np.int64)
+        return None
+    last = np.where(np.isin(stream, whole), np.arange(len(placed)), -1)
+    last = np.maximum.accumulate(last)
+    of_stream = np.zeros(len(numbers), dtype=np.int32)
+    of_stream[whole] = np.arange(len(whole))
+    lane: Indices = np.where(last >= 0, of_stream[stream[np.maximum(last, 0)]], 0)
+    return lane
+
+
+def _stretches(
+    positions: Indices, code: Indices, group: Indices | None
+) -> Iterator[tuple[int, int, int]]:
+    """Position, code and group of what may be named; a stretch at a time, to save memory."""
+    for first in range(0, len(positions), STRETCH):
+        some = positions[first : first + STRETCH]
+        groups = [0] * len(some) if group is None else group[some].tolist()
+        yield from zip(some.tolist(), code[some].tolist(), groups, strict=True)
+
+
+def _column(values: array[int]) -> Times:
+    return np.frombuffer(values, dtype=np.int64) if len(values) else np.empty(0, dtype=np.int64)
 
 
 def _outer_steps(
@@ -278,28 +303,42 @@ def _launched_by(rule: Rule, trace: Trace, placed: Placed) -> NDArray[np.bool_]:
     if rule.range is not None:
         pattern = rule.range
         named = np.array([searched(pattern, text) for _, text in trace.ranges.names], np.bool_)
-        found &= enclosed(trace, placed, named) >= 0
+        found &= enclosed(trace, placed.process, launches_of(placed), named) >= 0
     return found
 
 
-def enclosed(trace: Trace, placed: Placed, wanted: NDArray[np.bool_]) -> Indices:
-    """The innermost range around each operation's launch call, on its thread; -1 without one.
+@dataclass(frozen=True, slots=True, eq=False)
+class Launches:
+    """Where and when [N] launch calls happened: thread (-1: unknown), begin and end."""
+
+    thread: Times
+    begin_ns: Times
+    end_ns: Times
+
+
+def launches_of(placed: Placed) -> Launches:
+    """The launch calls of the operations of a place."""
+    return Launches(placed.thread, placed.moment_ns, placed.returned_ns)
+
+
+def enclosed(trace: Trace, process: int, launches: Launches, wanted: NDArray[np.bool_]) -> Indices:
+    """The innermost range around each launch call, on its thread; -1 without one.
 
     wanted: of each name in ``trace.ranges.names`` whether such ranges count. Ranges that were left
     open do not.
     """
     ranges = trace.ranges
-    found = np.full(len(placed), -1, dtype=np.int64)
+    found = np.full(len(launches.thread), -1, dtype=np.int64)
     if not len(ranges) or not wanted.any():
         return found
     counts = wanted[ranges.name] & (ranges.end_ns >= ranges.start_ns) & (ranges.end_ns >= 0)
-    for thread in threads_of(trace, placed.process):
+    for thread in threads_of(trace, process).tolist():
         mine = np.flatnonzero(counts & (ranges.thread == thread))
-        operations = np.flatnonzero((placed.thread == thread) & (placed.call >= 0))
-        if not len(mine) or not len(operations):
+        launched = np.flatnonzero(launches.thread == thread)
+        if not len(mine) or not len(launched):
             continue
         mine = mine[nesting_order(ranges.start_ns[mine], ranges.end_ns[mine])]
         nest = Nest(ranges.start_ns[mine], ranges.end_ns[mine])
-        inner = nest.innermost(placed.moment_ns[operations], placed.returned_ns[operations])
-        found[operations] = np.where(inner >= 0, mine[np.maximum(inner, 0)], -1)
+        inner = nest.innermost(launches.begin_ns[launched], launches.end_ns[launched])
+        found[launched] = np.where(inner >= 0, mine[np.maximum(inner, 0)], -1)
     return found

@@ -134,6 +134,12 @@ def _refuse(folders: Sequence[Path], solution: str, wanted: Wanted) -> None:
     if solution not in names:
         raise UsageError(f"there is no record of {solution!r}", do=nearest(solution, names))
     keys = [(f.definition, f.seq_len, f.uuid) for f in every if f.solution == solution]
+    captures = sorted({key[0] for key in keys if OF_CAPTURE in key[0]})
+    if wanted.definition is None and all(key[0] in captures for key in keys):
+        raise UsageError(
+            f"of {solution} there are captures of other profilers alone",
+            do=f"choose --definition: {', '.join(captures)}",
+        )
     raise UsageError(
         f"there is no record of {solution} for {wanted}", do=f"it has T={_tokens(keys)}"
     )

@@ -43,6 +43,7 @@ MAX_JSON_BYTES = 512 * 2**20
 UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = MappingProxyType({})
 
 _NAME = re.compile(r"T(?P<seq_len>\d+)-(?P<uuid>[^-]+)-(?P<created>\w+?)(-\d+)?\.json(\.gz)?")
+_HEAD = re.compile(rb'\s*\{\s*"format"\s*:\s*"moeprof run"')
 _RUN_AGAIN = "run the solution again"
 
 
@@ -86,6 +87,19 @@ def load(path: Path | str) -> Run:
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise RecordError(f"{path}: not JSON ({reason:.80})", "a moeprof record") from None
+
+
+def is_record(path: Path) -> bool:
+    """Whether ``path`` begins as a record does, damaged or not: other tools write JSON too."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError:
+        return False
+    if head[:2] == b"\x1f\x8b":
+        with contextlib.suppress(zlib.error):
+            head = zlib.decompressobj(wbits=31).decompress(head, 4096)
+    return _HEAD.match(head) is not None
 
 
 def _read_text(path: Path) -> bytes:

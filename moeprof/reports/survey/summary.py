@@ -105,11 +105,12 @@ def _wrong(data: ReportData) -> list[str]:
 
 
 def _trust(data: ReportData) -> str:
-    """How often the independent readings of the orchestration agree."""
+    """How often the independent readings of the orchestration agree; captures have none."""
     verdicts = Counter(
         entry.profile.trust.verdict
         for entry in data.entries
         if entry.profile is not None and entry.profile.source in ("reconstructed", "api")
+        if entry.run.capture is None
     )
     if not verdicts:
         return ""
