@@ -74,7 +74,7 @@ class _Judged:
         from moeprof.regression.judge import Confirmation, judge
 
         confirmation = Confirmation(baseline=again[0], candidate=again[1]) if again else None
-        return judge(
+        check: Check = judge(
             baseline=self.stored or baseline,
             candidate=candidate,
             policy=self.policy,
@@ -82,6 +82,7 @@ class _Judged:
             noise=self.noise,
             interleaved=self.interleaved,
         )
+        return check
 
 
 def _check(judged: _Judged, request: Request, folder: CheckFolder, say: Say) -> Check:

@@ -1,6 +1,7 @@
 """``moeprof``: the list of commands, and what every one of them does with an error.
 
-Exit codes: 0 ok, 1 a wrong result, 2 usage or an environment that cannot do it, 130 interrupted.
+Exit codes: 0 ok, 1 a wrong result or a regression, 2 usage or an environment that cannot do it, 3 a
+check that is inconclusive, 130 interrupted.
 Errors of the user's are one line on stderr; a traceback is a bug in moeprof.
 """
 
@@ -31,6 +32,8 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("list", "List solutions, stages, workloads or runs."),
     ("compare", "Explain why one solution takes longer than another, from their records."),
     ("explain", "Change one thing at a time on the device, beside what the profile predicts."),
+    ("baseline", "Record, list, show, accept or prune what later runs are checked against."),
+    ("check", "Judge whether a solution became slower: which stage, how much, how surely, why."),
     ("timeline", "Capture a solution with nsys, ncu or torch; write a record for a trace viewer."),
     ("import", "Read a capture of nsys, PyTorch's profiler or Chrome's format as a record."),
     ("verify", "Compare records with another profiler's capture of the same work, by stage."),
@@ -64,7 +67,8 @@ class LazyCommands(click.Group):
 def moeprof() -> None:
     """Where the time of an FP8 block-scale MoE forward goes, stage by stage, and proof of it.
 
-    Exit codes: 0 ok, 1 wrong result, 2 usage or environment, 130 interrupted.
+    Exit codes: 0 ok, 1 wrong result or regression, 2 usage or environment, 3 inconclusive check,
+    130 interrupted.
     """
 
 

@@ -1,0 +1,1 @@
+"""Telling somebody elsewhere what a check found."""
