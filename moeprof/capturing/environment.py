@@ -56,7 +56,8 @@ HANDED_OVER = (
 def child_environment(environ: Mapping[str, str], temporary: Path) -> dict[str, str]:
     """The environment to start a tool or a captured process with.
 
-    temporary: a private folder; the tools' own in /tmp may belong to another user.
+    temporary: a private folder for TMPDIR, since the tools' own in /tmp may belong to another user,
+    and for HOME, so that they have one and neither name nor change the user's.
     """
     kept = {name: environ[name] for name in ALLOWED if environ.get(name)}
     paths = [_checkout(), kept.get("PYTHONPATH", "")]
@@ -65,7 +66,8 @@ def child_environment(environ: Mapping[str, str], temporary: Path) -> dict[str, 
         kept["PYTHONUSERBASE"] = site.USER_BASE  # else found through HOME
     # figures with a point and no separators of thousands; ncu's own files stay where they are
     fixed = {"LC_ALL": "C.UTF-8", "NV_COMPUTE_PROFILER_DISABLE_STOCK_FILE_DEPLOYMENT": "1"}
-    return {**{k: v for k, v in kept.items() if v}, **fixed, "TMPDIR": str(temporary)}
+    private = dict.fromkeys(("HOME", "TMPDIR"), str(temporary))
+    return {**{k: v for k, v in kept.items() if v}, **fixed, **private}
 
 
 def handed_over(environ: Mapping[str, str]) -> dict[str, str]:

@@ -19,6 +19,8 @@ from moeprof.records import Run
 from moeprof.storage.store import write
 from moeprof.timelines import Iteration, TimelinePass
 
+REPLAYED = "each forward is the replay of one CUDA graph: a single call launches all of it"
+
 
 def as_record(captured: Captured, files: Files) -> Run:
     """The skeleton with the times that the export in ``files`` holds.
@@ -32,9 +34,11 @@ def as_record(captured: Captured, files: Files) -> Run:
     imported = record_of(trace, ImportOptions(file=files.export.name), like)
     if captured.nodes is not None:
         graph = tuple(replace(timeline, name="graph") for timeline in imported.timelines)
-        write(replace(skeleton, timelines=graph), files.skeleton, replace=True)
-    else:
-        write(skeleton, files.skeleton, replace=True)
+        skeleton = replace(skeleton, timelines=graph)
+        capture = imported.capture
+        noted = capture and replace(capture, notes=(REPLAYED, *capture.notes))
+        imported = replace(imported, capture=noted)
+    write(skeleton, files.skeleton, replace=True)
     # what only the captured process knew
     return replace(
         imported,

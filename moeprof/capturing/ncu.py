@@ -17,7 +17,6 @@ from moeprof.capturing.ncu_csv import (
     DRAM_RATE,
     DURATION,
     OCCUPANCY,
-    REGISTERS,
     SM_CLOCK,
     TENSOR_FRACTION,
     read_metrics,
@@ -30,12 +29,9 @@ from moeprof.timing.ranges import DOMAIN
 
 PROFILE_SECONDS = 1200.0  # a kernel of 7 ms with 1 GB to restore is replayed in about a minute
 IMPORT_SECONDS = 300.0
-# asked for by name, the first of each list; stalls and what a chip names otherwise by section
+# asked for by name, the first of each list; registers come unasked, stalls with their section
 METRICS = tuple(
-    names[0]
-    for names in (
-        *(DURATION, DRAM_RATE, DRAM_FRACTION, TENSOR_FRACTION, OCCUPANCY, SM_CLOCK, REGISTERS),
-    )
+    names[0] for names in (DURATION, DRAM_RATE, DRAM_FRACTION, TENSOR_FRACTION, OCCUPANCY, SM_CLOCK)
 )
 SECTIONS = ("WarpStateStats",)
 # where a chip lacks one of METRICS, ncu refuses them all: its own sections have what there is

@@ -23,6 +23,8 @@ from moeprof.errors import EnvironmentMissing, UsageError
 from moeprof.presets import PRESETS
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from moeprof.capturing.capture import Files
     from moeprof.capturing.find import Tool
     from moeprof.capturing.job import Job, Mode, ToolName
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 DOCUMENT = "moeprof.timeline/1"
 _ITERATIONS = f"Forwards captured [default: {PRESETS['default'].iterations}]."
 _PROGRAM = click.Path(path_type=Path, dir_okay=False)
-_RAW = "raw: it may hold names of host and user and paths; do not share or commit it"
+_RAW = "the report is raw: names of host and user, paths; do not share or commit it"
 
 
 @click.command("timeline")
@@ -125,7 +127,7 @@ def _export(record: str, output: Path, traces: Path, options: Mapping[str, Any])
         content = {"record": shown_path(path), "files": {"timeline": shown_path(output)}}
         show_json(DOCUMENT, content)
         return
-    show(f"{shown_path(path)} written to {shown_path(output)}")
+    show(_unbroken(f"{shown_path(path)} written to {shown_path(output)}"))
 
 
 def _which(text: str) -> Literal["median", "all"] | int:
@@ -211,11 +213,17 @@ def _keep(
     from moeprof.reports.text import render_run
 
     show(render_run(run))
-    if "report" in kept:
-        show(f"report {kept['report']} ({_RAW})")
-    if "export" in kept:
-        show(f"export {kept['export']}")
-    show(f"record {shown_path(path)}")
+    lines = [f"{what} {place}" for what, place in kept.items() if what != "skeleton"]
+    lines += [f"       {_RAW}"] if "report" in kept else []
+    lines.append(f"record {shown_path(path)}")
+    show(*(_unbroken(line) for line in lines))
+
+
+def _unbroken(line: str) -> Text:
+    """A line that is not folded, so that a path in it can be copied."""
+    from rich.text import Text
+
+    return Text(line, no_wrap=True, overflow="ignore")
 
 
 def _find(name: ToolName, options: Mapping[str, Any]) -> Tool | None:

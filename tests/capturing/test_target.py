@@ -134,10 +134,10 @@ POISONED = {
 
 def test_only_allow_listed_names_are_given_to_a_tool(tmp_path: Path) -> None:
     given = child_environment(POISONED, tmp_path)
-    own = {"LC_ALL", "TMPDIR", "NV_COMPUTE_PROFILER_DISABLE_STOCK_FILE_DEPLOYMENT"}
+    own = {"LC_ALL", "TMPDIR", "HOME", "NV_COMPUTE_PROFILER_DISABLE_STOCK_FILE_DEPLOYMENT"}
     assert set(given) <= {*ALLOWED, "PYTHONUSERBASE"} | own
     assert (given["PATH"], given["CUDA_VISIBLE_DEVICES"]) == ("/usr/bin", "1")
-    assert given["TMPDIR"] == str(tmp_path)
+    assert given["TMPDIR"] == given["HOME"] == str(tmp_path)
     values = "\n".join(value for name, value in given.items() if name != "PYTHONUSERBASE")
     for name in ("HOME", "USER", "HOSTNAME", "SECRET_TOKEN", "HF_TOKEN", "SSH_AUTH_SOCK"):
         assert POISONED[name] not in values, name
@@ -166,6 +166,6 @@ def test_what_is_handed_over_is_set_in_the_process_and_in_nobodys_environment_bl
     assert home == "/home/jane.doe"
     assert "jane.doe" not in block and "hunter2" not in block
     names = {entry.partition("=")[0] for entry in block.split("\0") if entry}
-    own = {"LC_ALL", "TMPDIR", "PYTHONUSERBASE", "MOEPROF_CAPTURE"}
+    own = {"LC_ALL", "TMPDIR", "HOME", "PYTHONUSERBASE", "MOEPROF_CAPTURE"}
     own.add("NV_COMPUTE_PROFILER_DISABLE_STOCK_FILE_DEPLOYMENT")
     assert names <= {*ALLOWED} | own

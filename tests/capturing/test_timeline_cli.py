@@ -115,7 +115,7 @@ def test_a_capture_becomes_a_record_and_a_table(
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     names = ("nsys-rep", "skeleton.json.gz", "sqlite")
     assert files == [f"triton_v2-T7.{name}" for name in names]
-    assert "raw: it may hold names of host and user and paths" in printed.out
+    assert "the report is raw: names of host and user, paths; do not share or" in printed.out
     for name in ("out/triton_v2-T7.nsys-rep", "out/triton_v2-T7.sqlite", "traces/runs"):
         assert name in printed.out
     job = read(Job, tmp_path / "job.json")
@@ -408,7 +408,7 @@ def test_counters_of_one_stage_join_the_newest_record(
     assert run.timelines == measured.timelines
     assert [k.duration_ns for k in run.kernel_metrics] == [3200.0, 241984.0]
     assert "get_group_gemm_starts" in printed and "3,593" in printed
-    assert "out/triton_v2-T7-gemm1.ncu-rep (raw: " in printed
+    assert "out/triton_v2-T7-gemm1.ncu-rep\n" in printed
     flags = (tmp_path / "given").read_text().splitlines()
     at = flags.index("--nvtx-include")
     assert flags[at + 1] == "moeprof@iteration/gemm1/"
