@@ -21,7 +21,7 @@ from moeprof.capturing.ncu_csv import (
     TENSOR_FRACTION,
     read_metrics,
 )
-from moeprof.capturing.nsys import reason, refuse_full_disk
+from moeprof.capturing.nsys import output_name, reason, refuse_full_disk
 from moeprof.capturing.process import Finished, run
 from moeprof.errors import EnvironmentMissing, RecordError, UsageError
 from moeprof.records import KernelMetrics
@@ -64,7 +64,7 @@ def profile(
         *(str(tool.path), "--config-file", "off", "--force-overwrite"),
         *("--nvtx", "--nvtx-include", range_filter(stage), "--profile-from-start", "off"),
         *("--clock-control", "none", "--cache-control", "all"),
-        *("-o", str(report.with_suffix(""))),
+        *("-o", output_name(report)),
     ]
     wanted = [part for section in SECTIONS for part in ("--section", section)]
     done = run([*flags, "--metrics", ",".join(METRICS), *wanted, *command], environment, seconds)

@@ -49,8 +49,16 @@ def profile(
     Whether a report came of it is ``require_report``'s question: the command's own answer says
     better why there is none.
     """
-    target = str(report.with_suffix(""))
-    return run([str(tool.path), "profile", *FLAGS, "-o", target, *command], environment, seconds)
+    return run(
+        [str(tool.path), "profile", *FLAGS, "-o", output_name(report), *command],
+        environment,
+        seconds,
+    )
+
+
+def output_name(report: Path) -> str:
+    """What -o must say for ``report``: without its ending, and % twice, which begins a macro."""
+    return str(report.with_suffix("")).replace("%", "%%")
 
 
 def require_report(done: Finished, report: Path) -> None:

@@ -7,6 +7,7 @@ environment, by which whatever is left of it is found in /proc and ended.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import signal
@@ -23,6 +24,7 @@ from moeprof.errors import EnvironmentMissing
 MARK = "MOEPROF_CAPTURE"
 KEPT_BYTES = 64 * 2**10  # of the end of the output: where a reason stands
 GRACE_SECONDS = 5.0
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ def run(
 def _start(
     command: Sequence[str], environment: Mapping[str, str], output: BinaryIO
 ) -> subprocess.Popen[bytes]:
+    libc = ctypes.CDLL(None)
     try:
         return subprocess.Popen(
             command,
@@ -71,6 +74,8 @@ def _start(
             stderr=subprocess.STDOUT,
             env=environment,
             start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the rest
+            # and if this process is killed, nobody else would end the child
+            preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
         )
     except OSError as error:
         raise EnvironmentMissing(f"{command[0]} does not start: {error.strerror}") from None

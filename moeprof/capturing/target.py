@@ -182,11 +182,11 @@ def _record(job: Job, call: StagedForward, passes: Any, case: Any, trace: Path) 
     from moeprof.timing.ranges import Ranges
 
     names, device = case.forward.stage_names, passes.device
-    marker: Marker = Ranges(names, case.seq_len)
+    marker: Marker
+    marker = RecordFunctions(names) if job.tool == "torch" else Ranges(names, case.seq_len)
     with ExitStack() as stack:
         stack.enter_context(no_collection())
         if job.tool == "torch":
-            marker = RecordFunctions(names)
             stack.enter_context(_torch_profiler(trace))
         elif passes.cuda is not None:
             stack.enter_context(_profiler_range())

@@ -147,7 +147,7 @@ def _capture(solution: str, output: Path, traces: Path, options: Mapping[str, An
 
     name: ToolName = options["tool"]
     _refuse_combinations(name, options)
-    _refuse_traces(output, traces)
+    _refuse_places(output, traces)
     tool = _find(name, options)
     job, chosen = _job(solution, name, options)
     files = Files(output, _stem(solution, job), name)
@@ -287,10 +287,12 @@ def _refuse_combinations(name: ToolName, options: Mapping[str, Any]) -> None:
         )
 
 
-def _refuse_traces(output: Path, traces: Path) -> None:
-    """No raw report in a folder that is committed or handed on."""
+def _refuse_places(output: Path, traces: Path) -> None:
+    """A folder, and none that is committed or handed on: raw reports go there."""
     from moeprof.problem.dataset import own_root
 
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{shown_path(output)} is a file", "a folder for the capture's files")
     for folder in (traces, own_root()):
         if output.resolve().is_relative_to(folder.resolve()):
             raise UsageError(
@@ -302,6 +304,6 @@ def _refuse_traces(output: Path, traces: Path) -> None:
 def _stem(solution: str, job: Job) -> str:
     """What the files of a capture are called: solution, tokens, and what else tells them apart."""
     name = Path(solution).stem if solution.endswith(".py") else solution
-    extra = job.stage or ("graph" if job.mode == "graph" else "")
-    parts = (name, f"T{job.workload.seq_len}", extra)
+    how = {"nsys": "graph" if job.mode == "graph" else "", "ncu": job.stage, "torch": "torch"}
+    parts = (name, f"T{job.workload.seq_len}", how[job.tool])
     return "-".join(re.sub(r"[^A-Za-z0-9_.+]", "_", part) for part in parts if part)

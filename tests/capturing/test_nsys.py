@@ -39,6 +39,10 @@ def test_the_flags_are_those_that_cost_the_host_least(tmp_path: Path) -> None:
     assert report.read_text() == "report\n"
 
 
+def test_a_per_cent_sign_in_a_path_is_no_macro() -> None:
+    assert nsys.output_name(Path("/a/100%h/b.c-T7.nsys-rep")) == "/a/100%%h/b.c-T7"
+
+
 RECORDED = f"cat <<'END'\n{fakes.RECORDED}\nEND\n"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -114,3 +116,20 @@ def test_a_child_in_another_session_gets_no_ctrl_c_of_its_own(tmp_path: Path) ->
     script = program(tmp_path / "tool", "ps -o sid= -p $$")
     done = run([str(script)], ENVIRONMENT, 10)
     assert int(done.output) != os.getsid(0)
+
+
+def test_a_child_does_not_outlive_the_process_that_was_killed(tmp_path: Path) -> None:
+    script = program(tmp_path / "tool", f"echo $$ > {tmp_path}/own; exec sleep 60")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(script)], cwd=Path(__file__).resolve().parents[2]
+    )
+    wait_for(tmp_path / "own")
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 5
+    while alive(tmp_path / "own") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not alive(tmp_path / "own")
+
+
+PARENT = "import sys; from moeprof.capturing.process import run; run([sys.argv[1]], {}, 60)"

@@ -337,6 +337,12 @@ def test_raw_reports_are_never_put_where_records_are_committed(
     assert not inside.exists()
 
 
+def test_a_file_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").write_text("mine")
+    assert timeline(tmp_path) == 2
+    assert "out is a file; expected a folder for the capture's files" in capsys.readouterr().err
+
+
 def test_without_a_gpu_there_is_nothing_to_capture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
