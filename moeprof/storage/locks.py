@@ -18,7 +18,7 @@ from moeprof.errors import ResourceExhausted
 
 _HELD = (errno.EAGAIN, errno.EACCES)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.01
 
 
 @contextlib.contextmanager
