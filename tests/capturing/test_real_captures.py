@@ -19,7 +19,7 @@ from moeprof.storage import store
 from moeprof.timelines import TimelinePass
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT / "tests" / "data" / "nsys"
+DATA = ROOT / "tests" / "data"
 RECORDED = ROOT / "traces" / "recorded" / "h200"
 
 
@@ -30,9 +30,10 @@ def recorded(solution: str, tokens: int) -> Run:
 
 def imported(tmp_path: Path, name: str, known: Run, nodes: GraphNodes | None = None) -> Run:
     """The record of the export ``name``, with what ``known`` says but its times."""
-    files = Files(tmp_path, "capture", "nsys")
+    tool = "nsys" if name.endswith(".sqlite") else "torch"
+    files = Files(tmp_path, "capture", tool)
     assert files.export is not None
-    shutil.copyfile(DATA / name, files.export)
+    shutil.copyfile(DATA / ("nsys" if tool == "nsys" else "kineto") / name, files.export)
     skeleton = replace(known, passes=(), timelines=(), calibration=None)
     return as_record(Captured(skeleton, nodes), files)
 
@@ -81,6 +82,8 @@ def test_without_the_nodes_no_stage_is_taken_from_a_range(tmp_path: Path) -> Non
         ("triton_v2-T1.sqlite", "triton_v2", 1),
         ("sglang_v2-T14107.sqlite", "sglang_v2", 14107),
         ("flashinfer_moe-T56.sqlite", "flashinfer_moe", 56),
+        ("kineto-triton_v2-T56.json.gz", "triton_v2", 56),
+        ("kineto-flashinfer_moe-T14107.json.gz", "flashinfer_moe", 14107),
     ],
 )
 def test_an_eager_capture_has_the_solutions_stages_by_ranges(
