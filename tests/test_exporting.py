@@ -24,7 +24,7 @@ from moeprof.analysis.reconstruct import reconstruct
 from moeprof.errors import EnvironmentMissing, UsageError
 from moeprof.exporting import export
 from moeprof.exporting.chosen import Shown
-from moeprof.exporting.chrome import chrome_trace
+from moeprof.exporting.chrome import chrome_trace, on_threads
 from moeprof.exporting.slices import Slices, add_iteration
 from moeprof.exporting.timeline import APART_NS, timeline_of
 from moeprof.exporting.tracks import Group, Slice, Timeline, Track, in_order, tracks_of
@@ -432,7 +432,7 @@ def test_chrome_events_of_one_thread_nest_and_keep_every_nanosecond() -> None:
             threads.setdefault((event["pid"], event["tid"]), []).append((begin_ns, end_ns))
     written = {
         (process, thread): [(s.begin_ns, s.end_ns) for s in found.slices]
-        for process, one in enumerate(timeline.groups, start=1)
+        for process, one in enumerate(map(on_threads, timeline.groups), start=1)
         for thread, found in enumerate(one.tracks, start=1)
     }
     assert threads == written
@@ -441,7 +441,10 @@ def test_chrome_events_of_one_thread_nest_and_keep_every_nanosecond() -> None:
         for event in document["traceEvents"]
         if event["name"] == "thread_name"
     }
-    assert names[2, 6] == "GPU stream 7 (overlapping)"
+    assert [names[2, thread] for thread in range(1, 7)] == [
+        "host", "GPU span", "GPU busy: stage", "GPU stream 7", "GPU stream 7 (overlapping)",
+        "GPU idle: cause",
+    ]  # fmt: skip
 
 
 def test_chrome_kernels_use_the_words_of_pytorchs_profiler() -> None:
@@ -458,6 +461,9 @@ def test_chrome_kernels_use_the_words_of_pytorchs_profiler() -> None:
             call = by_number[event["args"]["correlation"]]
             assert call["ts"] + call["dur"] <= event["ts"]
     forward = [event for event in events if event["pid"] == 2]
+    assert {
+        event["tid"] for event in forward if event["cat"] in ("user_annotation", "cuda_runtime")
+    } == {1}
     ranges = [event["name"] for event in forward if event["cat"] == "user_annotation"]
     assert ranges[:3] == ["moeprof.iteration", "moeprof.routing", "moeprof.prepare_moe_input"]
     assert {event["cat"] for event in calls} == {"cuda_runtime", "cuda_driver"}
@@ -505,6 +511,17 @@ def test_our_own_reader_reads_back_the_same_times(tmp_path: Path) -> None:
         assert found[one.name, one.begin_ns, one.end_ns] == 1
     assert len(names) == 30 + len(stages)
     assert read.notes == ()
+
+
+def test_what_the_host_did_nests_on_one_thread_in_chromes_format() -> None:
+    made = timeline_of(make_run())
+    host, span, *rest = on_threads(group(made, "forward")).tracks
+    assert (host.name, span.name) == ("host", "GPU span")
+    assert [one.category for one in host.slices[:5]] == [
+        "iteration", "stage", "call", "call", "call",
+    ]  # fmt: skip
+    assert len(host.slices) == 1 + 7 + 21 and [one.name for one in span.slices] == ["span"]
+    assert [one.kind for one in rest] == ["busy", "stream", "gaps"]
 
 
 # -- files ------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 The words are those of PyTorch's profiler where it has a word: categories, arguments of a kernel,
 ``ac2g`` arrows, correlation numbers. So what reads its traces reads these, ``moeprof import``
-included, for which iterations and host stages are named as the capture of PyTorch names them.
+included: iterations, stages and calls nest on one thread of the host, as they do in its captures,
+and the first two are named as those name them.
 
 Times are microseconds with three digits, which is every nanosecond of a timeline of 52 days.
 """
@@ -12,9 +13,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from moeprof.exporting.tracks import Argument, Group, Slice, Timeline, Track
+from moeprof.exporting.tracks import Argument, Group, Slice, Timeline, Track, tracks_of
 
 DRIVER_CALL = re.compile(r"cu[A-Z]")
 CATEGORIES = {"kernel": "kernel", "memcpy": "gpu_memcpy", "memset": "gpu_memset"}
@@ -33,7 +35,7 @@ def chrome_trace(timeline: Timeline) -> bytes:
     """The bytes of a ``.json`` trace."""
     events: list[dict[str, Any]] = []
     timed: list[dict[str, Any]] = []
-    for process, group in enumerate(timeline.groups, start=1):
+    for process, group in enumerate(map(on_threads, timeline.groups), start=1):
         events.extend(_names(process, group))
         timed.extend(_group(process, group))
     timed.sort(key=lambda event: event["ts"])  # stable: of two at once the outer one stays first
@@ -43,6 +45,27 @@ def chrome_trace(timeline: Timeline) -> bytes:
         "traceEvents": events + timed,
     }
     return json.dumps(document, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+def on_threads(group: Group) -> Group:
+    """The group with all that the host did on one thread; what does not nest there beside it."""
+    host = [
+        one
+        for track in group.tracks
+        if track.kind in ("iterations", "stages", "calls")
+        for one in track.slices
+        if one.name != "span"
+    ]
+    spans = [
+        s for t in group.tracks if t.kind == "iterations" for s in t.slices if s.name == "span"
+    ]
+    rest = [track for track in group.tracks if track.kind not in ("iterations", "stages", "calls")]
+    tracks = (
+        *tracks_of("calls", "host", host, nested=True),
+        *tracks_of("iterations", "GPU span", spans),
+        *rest,
+    )
+    return replace(group, tracks=tracks)
 
 
 def _names(process: int, group: Group) -> Iterator[dict[str, Any]]:
@@ -104,24 +127,19 @@ def _complete(track: Track, one: Slice, calls: Mapping[int, int]) -> dict[str, A
 def _category(track: Track, one: Slice) -> str:
     if one.category in CATEGORIES:
         return CATEGORIES[one.category]
-    if track.kind == "calls":
-        return "cuda_driver" if DRIVER_CALL.match(one.name) else "cuda_runtime"
-    if track.kind == "stages" or _is_whole(track, one):
+    if track.kind != "calls":
+        return f"moeprof.{track.kind}"
+    if one.category != "call":
         return "user_annotation"
-    return f"moeprof.{track.kind}"
+    return "cuda_driver" if DRIVER_CALL.match(one.name) else "cuda_runtime"
 
 
 def _name(track: Track, one: Slice) -> str:
-    if _is_whole(track, one):
+    if track.kind == "calls" and one.category == "iteration":
         return "moeprof.iteration"
-    if track.kind == "stages":
+    if track.kind == "calls" and one.category == "stage":
         return f"moeprof.{one.name}"
     return str(one.arguments.get("kernel", one.name)) if one.category in CATEGORIES else one.name
-
-
-def _is_whole(track: Track, one: Slice) -> bool:
-    """Whether it is a whole iteration, not the span inside it."""
-    return track.kind == "iterations" and one.name != "span"
 
 
 def _arguments(one: Slice, calls: Mapping[int, int]) -> dict[str, Any]:

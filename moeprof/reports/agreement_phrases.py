@@ -172,13 +172,13 @@ def _drift(agreement: Agreement) -> str:
 
 
 def _clock_hint(agreement: Agreement) -> str:
-    """Several stages that take longer (or all less) with the same kernels: a clock does that."""
+    """Several stages that take longer (or all less) with the same kernels."""
     timed = [r for r in agreement.rows if r.same_operations and not r.busy_agrees]
-    slower = {row.busy.difference > 0 for row in timed}
-    if len(timed) < 2 or len(slower) > 1 or len(timed) < sum(not r.agrees for r in agreement.rows):
+    more = {row.busy.difference > 0 for row in timed}
+    if len(timed) < 2 or len(more) > 1 or len(timed) < sum(not r.agrees for r in agreement.rows):
         return ""
-    longer, lower = ("longer", "lower") if True in slower else ("shorter", "higher")
     return (
-        f"the same kernels took {longer} in the capture throughout: the GPU's clock may have been "
-        f"{lower} (a capture holds no reading of it)"
+        f"the same kernels took {'more' if True in more else 'less'} time in the capture "
+        "throughout: another process, or another clock of the GPU, which a capture does not hold; "
+        "several RUNs of fresh processes show how far apart those are"
     )
