@@ -59,8 +59,9 @@ def draw(finding: Finding, half: float, marks: Marks | None = None, width: int =
     for position in range(cell(low - 1), cell(high - 1) + 1):
         cells[position] = marks.line
     cells[cell(finding.ratio - 1)] = marks.point
-    if low - 1 < -half:
+    beyond = half * (1 + 1e-9)  # the end that set the axis is on it
+    if low - 1 < -beyond:
         cells[0] = "<"
-    if high - 1 > half:
+    if high - 1 > beyond:
         cells[-1] = ">"
     return "".join(cells).rstrip() or marks.empty
