@@ -394,6 +394,16 @@ def test_exit_codes_say_the_verdict(saved: Any, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.startswith("# hand\\_made at T = 7")
 
 
+@pytest.mark.parametrize("option", ["--tolerance-percent", "--tolerance-us"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "much"])
+def test_a_tolerance_is_a_number(
+    option: str, value: str, saved: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = saved(make_run(), "record.json.gz")
+    assert run_command(["verify", record, "--against", record, option, value]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_several_records_are_one_side(saved: Any, capsys: pytest.CaptureFixture[str]) -> None:
     names = [saved(make_run(), "a.json.gz"), saved(make_run(longer({"gemm1": 1_000})), "b.json.gz")]
     capture = saved(captured(longer({"gemm1": 500})), "capture.json.gz")

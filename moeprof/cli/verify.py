@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,6 +78,7 @@ def command(
     is imported with its options first (moeprof import FILE --like RUN), then its record verified.
     Exit codes: 0 all agree, 1 something differs, 2 usage or not comparable.
     """
+    _require_numbers(tolerance_percent, tolerance_us)
     from moeprof.compare.agreement import Tolerance, agree
     from moeprof.storage.lookup import Wanted
     from moeprof.storage.store import load
@@ -100,6 +102,12 @@ def command(
 
         show(render_agreement(agreement), _files(paths, against))
     return EXIT_OK if agreement.agrees else EXIT_DIFFERS
+
+
+def _require_numbers(*tolerances: float) -> None:
+    for tolerance in tolerances:
+        if not math.isfinite(tolerance):  # which no range of click's refuses
+            raise UsageError(f"a tolerance of {tolerance}", "a number")
 
 
 def _record(name: str, wanted: object, traces: Path) -> Path:
