@@ -19,6 +19,7 @@ from moeprof.importing.nsys_tables import (
     LeftOut,
     Tables,
     Values,
+    is_thread,
     joined,
     rows,
     usable,
@@ -41,7 +42,7 @@ class Calls:
 
     def _add(self, values: Mapping[str, Values], pieces: tuple[list[Values], ...]) -> None:
         start, end, thread = values["start"], values["end"], values["globalTid"]
-        sound = usable(start, end) & (thread != MISSING)
+        sound = usable(start, end) & is_thread(thread)
         self._left_out.add("API calls without usable times or thread", int((~sound).sum()))
         correlation = values["correlationId"]
         correlation = np.where((correlation >= 0) & (correlation < 1 << 32), correlation, -1)

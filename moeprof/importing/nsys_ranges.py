@@ -17,6 +17,7 @@ from moeprof.importing.nsys_tables import (
     LeftOut,
     Tables,
     Values,
+    is_thread,
     joined,
     rows,
     usable,
@@ -76,7 +77,7 @@ class Ranges:
         is_open = values["end"] == MISSING
         end = np.where(is_open, start, values["end"])
         is_range = np.isin(kind, RANGE_TYPES)
-        sound = usable(start, end) & (thread != MISSING)
+        sound = usable(start, end) & is_thread(thread)
         self._left_out.add(
             "NVTX ranges without usable times or thread", int((is_range & ~sound).sum())
         )

@@ -114,7 +114,7 @@ class SqliteTables:
         if found is None:
             self._text_left = self._bytes
             stored = self._connection.execute(
-                "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ? AND rootpage > 0",
+                "SELECT 1 FROM sqlite_master WHERE name = ? AND rootpage > 0",
                 (table,),
             ).fetchone()
             rows = self._connection.execute(f"PRAGMA table_info({table})") if stored else ()

@@ -121,6 +121,11 @@ def usable(start_ns: Values, end_ns: Values) -> NDArray[np.bool_]:
     return np.asarray(known & (end_ns != MISSING) & (end_ns >= start_ns))
 
 
+def is_thread(global_id: Values) -> NDArray[np.bool_]:
+    """Which ids can be a thread's; -1 stands for no one thread in a trace."""
+    return np.asarray((global_id != MISSING) & (global_id != -1))
+
+
 def joined(pieces: list[Values]) -> Values:
     """Pieces of a column as one, freed as they go."""
     whole = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int64)

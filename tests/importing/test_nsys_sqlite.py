@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import numpy as np
 import pytest
 
@@ -147,6 +150,7 @@ def test_only_calls_that_launched_or_are_notable_are_kept(read):
     assert names == [
         *("cudaLaunchKernel", "cudaFuncSetAttribute", "cuStreamSynchronize_ptsz", "cudaMalloc")
     ]
+    assert trace.notes == ()
 
 
 def test_of_calls_with_one_correlation_only_the_first_can_be_a_launch(read):
@@ -167,10 +171,10 @@ def test_processes_and_gpus_are_told_apart(read):
     export.gpu(1)
     export.kernel("k", 10, 20)
     export.kernel("k", 11, 21, deviceId=1)
-    export.kernel("k", 12, 22, pid=77)
-    export.add("TARGET_INFO_CUDA_DEVICE", gpuId=3, cudaId=0, pid=77)
+    export.kernel("k", 12, 22, pid=7_000_077)
+    export.add("TARGET_INFO_CUDA_DEVICE", gpuId=3, cudaId=0, pid=7_000_077)
     trace = read(export)
-    assert trace.operations.places == ((files.PID, 0), (files.PID, 1), (77, 3))
+    assert trace.operations.places == ((files.PID, 0), (files.PID, 1), (7_000_077, 3))
     assert trace.operations.place.tolist() == [0, 1, 2]
     assert len(trace.operations.descriptions) == 1
     assert [(gpu.number, gpu.name) for gpu in trace.gpus] == [
@@ -267,13 +271,14 @@ def test_rows_that_cannot_be_are_left_out_and_counted(read):
     export.call("cudaMalloc_v3020", 10, 20)["globalTid"] = None
     export.range("r", 5, 4)
     export.range("r", 5, 6)["globalTid"] = b"thread"
+    export.range("r", 5, 6)["globalTid"] = -1
     trace = read(export)
     assert len(trace.operations) == 6
     assert trace.notes == (
         "left out: 1 GPU operations that the profiler could not time (start and end are 0)",
         "left out: 4 GPU operations without usable times",
         "left out: 2 API calls without usable times or thread",
-        "left out: 2 NVTX ranges without usable times or thread",
+        "left out: 3 NVTX ranges without usable times or thread",
     )
 
 
@@ -293,6 +298,24 @@ def test_values_that_cannot_be_are_missing_and_the_row_stays(read):
     )
     assert operations.correlation[0] == -1
     assert operations.places == ((0, 0), (files.PID, 0))
+
+
+def test_of_ranges_that_begin_together_the_outer_comes_first(read):
+    export = Export()
+    for name, end in (("inner", 20), ("open", None), ("outer", 30)):
+        export.range(name, 10, end)
+    ranges = read(export).ranges
+    assert [ranges.names[n][1] for n in ranges.name.tolist()] == ["open", "outer", "inner"]
+
+
+def test_texts_that_are_no_utf8_are_repaired(tmp_path):
+    path = files.two_iterations().save(tmp_path / "capture.sqlite")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            "UPDATE StringIds SET value = CAST(x'67ff31' AS TEXT) WHERE value = 'gemm1'"
+        )
+        connection.commit()
+    assert ("moeprof", "g\ufffd1") in read_nsys_sqlite(path).ranges.names
 
 
 def test_names_come_out_on_one_line_and_without_control_characters(read):
