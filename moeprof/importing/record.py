@@ -173,8 +173,8 @@ def _told(
     like: Run | None,
 ) -> tuple[Forwards, Told]:
     """The forwards and the stages: by ranges where they say enough, else by rules."""
-    forwards = range_forwards(trace, placed, options.iteration)
-    notes: tuple[str, ...] = ()
+    forwards, empty = _marked(trace, placed, options)
+    notes: tuple[str, ...] = (str(empty),) if empty else ()
     staged = None if options.rules else range_stages(trace, placed, options.ranges)
     if staged is not None:
         around = forwards or staged_forwards(placed, staged.label, staged.labels)
@@ -182,8 +182,8 @@ def _told(
             staged = charge_other_threads(staged, trace, placed, around, options.ranges)
             share = staged.share_of(around.of >= 0, placed)
             if share >= ENOUGH:
-                return around, staged
-            notes = (f"stage ranges hold only {100 * share:.0f} % of the forwards' GPU time",)
+                return around, replace(staged, notes=(*notes, *staged.notes))
+            notes += (f"stage ranges hold only {100 * share:.0f} % of the forwards' GPU time",)
     if forwards is not None and like is not None and options.rules is None:
         nodes = node_stages(trace, placed, forwards.of >= 0, like)
         if nodes is not None:
@@ -192,7 +192,7 @@ def _told(
     if forwards is None:
         forwards = walked_forwards(placed, fitted) if fitted else None
         if forwards is None:
-            raise UsageError(
+            raise empty or UsageError(
                 _nothing_told(trace, placed, rules, options),
                 "ranges named 'iteration' in the domain moeprof, or kernels that rules name",
                 "give --iteration PATTERN (ranges around a forward) or --rules FILE; "
@@ -206,6 +206,19 @@ def _told(
         return forwards, Told(blank, (), "rules", (*notes, none))
     told = rule_stages(fitted, forwards, placed)
     return forwards, replace(told, notes=(*notes, *told.notes))
+
+
+def _marked(
+    trace: Trace, placed: Placed, options: ImportOptions
+) -> tuple[Forwards | None, UsageError | None]:
+    """The forwards that ranges mark; where those hold nothing, which the user did not ask for
+    either, what is to be said if rules find none."""
+    try:
+        return range_forwards(trace, placed, options.iteration), None
+    except UsageError as error:
+        if options.iteration is not None:
+            raise
+        return None, error
 
 
 def _fitted(

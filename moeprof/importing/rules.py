@@ -8,7 +8,8 @@
 
     [[rule]]
     kernel = "fused_moe_kernel"
-    steps = ["gemm1", "gemm2"]     # of the matches in one pass through the steps, in order
+    steps = ["gemm1", "gemm2"]     # of the matches in one pass through the steps, in order;
+                                   # further ones are the last
 
     [[rule]]
     kernel = "group_quant"

@@ -155,7 +155,7 @@ def stage_bounds(
         cell = windows[inside], number[ranges.name[mine]]
         begin_ns[cell], end_ns[cell] = ranges.start_ns[mine], ranges.end_ns[mine]
         np.add.at(times, cell, 1)
-    begin_ns[times != 1] = -1
+    begin_ns[times != 1] = end_ns[times != 1] = -1
     return begin_ns, end_ns
 
 
