@@ -24,29 +24,33 @@ class Policy:
     processes: fresh processes a side and round; with fewer nothing is decided.
     baseline_processes: how many a stored baseline is recorded from.
     screening_alpha: of the first round, by Holm over the quantities of one measure: what is
-    suspected. screening_floor: the part of each floor that a suspicion must exceed.
+    suspected of the GPU's time in stages; host_screening_alpha: of the rest. screening_floor: the
+    part of each floor that a suspicion must exceed.
     confirm: a suspicion alerts only after a second round of fresh processes, which must show the
     change by itself at confirmation_alpha. alert_alpha: of all rounds together, by Holm.
     same_alpha: chance of calling a change as large as the floor the same, or of excluding a severe
     one that is there.
-    relative_floor: a change must exceed it, and noise_factor times the spread of the same
-    comparison without a change. busy_floor_us: and this many us, for what the GPU does in a stage,
-    and quanta ticks of the GPU's clock; host_floor_us: the same for host times and for the whole
-    forward; span_floor: and this fraction of the span.
+    relative_floor: a change must exceed it (host_relative_floor: of host times and orchestration),
+    and noise_factor times the spread of the same comparison without a change.
+    busy_floor_us: and this many us, for what the GPU does in a stage, and quanta ticks of the GPU's
+    clock; host_floor_us: the same for host times and for the whole forward; span_floor: and this
+    fraction of the span.
     severe: a regression above this fraction is told as severe; a check that could not have seen
     one is inconclusive.
     confidence: of the intervals shown. resamples, seed: of their bootstrap.
     """
 
-    processes: int = 5
-    baseline_processes: int = 10
+    processes: int = 6
+    baseline_processes: int = 12
     screening_alpha: float = 0.2
+    host_screening_alpha: float = 0.05
     screening_floor: float = 0.5
     confirm: bool = True
     confirmation_alpha: float = 0.05
     alert_alpha: float = 0.01
     same_alpha: float = 0.05
     relative_floor: float = 0.02
+    host_relative_floor: float = 0.05
     noise_factor: float = 3.0
     busy_floor_us: float = 0.0
     quanta: float = 1.0
@@ -60,9 +64,11 @@ class Policy:
     def __post_init__(self) -> None:
         for name in ("processes", "baseline_processes"):
             _require(name, getattr(self, name), FEWEST_PROCESSES, 1_000)
-        for name in ("screening_alpha", "confirmation_alpha", "alert_alpha", "same_alpha"):
+        for name in ("screening_alpha", "host_screening_alpha", "confirmation_alpha"):
             _require(name, getattr(self, name), 1e-6, 0.5)
-        for name in ("relative_floor", "span_floor", "screening_floor"):
+        for name in ("alert_alpha", "same_alpha"):
+            _require(name, getattr(self, name), 1e-6, 0.5)
+        for name in ("relative_floor", "host_relative_floor", "span_floor", "screening_floor"):
             _require(name, getattr(self, name), 0.0, 1.0)
         for name in ("noise_factor", "busy_floor_us", "host_floor_us", "quanta"):
             _require(name, getattr(self, name), 0.0, 1e6)

@@ -1,0 +1,148 @@
+"""The two sides of a check as arrays of process summaries, in rounds, and their paces.
+
+A process may be slow as a whole: its SM clock is lower, its host shares a core. Its pace says by
+which factor, for each quantity; dividing by it leaves what the code did. Whether that is done is
+decided from the spread within the sides, never from their difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moeprof.regression.statistics import Array, pairwise_median
+
+Flags = NDArray[np.bool_]
+
+PAIR_GAIN = 0.5  # variance left by taking neighbours in pairs, for pairs to be used
+PACE_GAIN = 0.5  # variance left by dividing by the pace, for the division to be used
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Round:
+    """Summaries of one round, us: [..., Q, P]. baseline_us None: the first round's stand again.
+
+    paces: how slow the process was as a factor, for each quantity; NaN where unknown.
+    """
+
+    candidate_us: Array
+    candidate_pace: Array
+    baseline_us: Array | None = None
+    baseline_pace: Array | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sides:
+    """Both sides of one round or of all: us and paces, [..., Q, P]."""
+
+    baseline: Array
+    candidate: Array
+    baseline_pace: Array
+    candidate_pace: Array
+
+    @property
+    def processes(self) -> tuple[int, int]:
+        return self.baseline.shape[-1], self.candidate.shape[-1]
+
+    @property
+    def typical_us(self) -> Array:
+        """Geometric mean of the two medians: the same whichever side is called the baseline."""
+        medians = [np.median(side, axis=-1) for side in (self.baseline, self.candidate)]
+        return np.asarray(np.sqrt(medians[0] * medians[1]))
+
+    @property
+    def pace_known(self) -> Flags:
+        paces = np.concatenate((self.baseline_pace, self.candidate_pace), axis=-1)
+        return np.asarray(np.isfinite(paces).all(axis=-1))
+
+    @property
+    def pace_gap(self) -> Array:
+        """Logarithm of how much slower the candidate's processes were; 0 where unknown."""
+        baseline = np.mean(np.log(self.baseline_pace), axis=-1)
+        return np.asarray(np.nan_to_num(np.mean(np.log(self.candidate_pace), axis=-1) - baseline))
+
+    @property
+    def gains_by_pace(self) -> Flags:
+        """Whether dividing by the pace removes at least half of the variance within the sides."""
+        plain, divided = (_spread(self.logs(flag)) for flag in (False, True))
+        return self.pace_known & (divided <= PACE_GAIN * plain)
+
+    @property
+    def in_pairs(self) -> bool:
+        """Whether the i-th processes of both sides can be neighbours at all."""
+        return self.baseline.shape == self.candidate.shape
+
+    def gains_by_pairs(self, divided: Flags, families: Sequence[int]) -> Flags:
+        """Whether neighbours move together: differences of pairs vary at most half as much as those
+        of strangers would, in the median of each family, since it is the machine that moves."""
+        found = np.zeros(divided.shape, dtype=np.bool_)
+        if not self.in_pairs:
+            return found
+        baseline, candidate = self.logs(divided)
+        strangers = np.var(baseline, axis=-1) + np.var(candidate, axis=-1)
+        neighbours = np.var(candidate - baseline, axis=-1)
+        left = neighbours / np.maximum(strangers, np.finfo(np.float64).tiny)
+        for family in set(families):
+            members = np.flatnonzero(np.array(families) == family)
+            found[..., members] = np.median(left[..., members], axis=-1, keepdims=True) <= PAIR_GAIN
+        return found
+
+    def times_us(self, divided: Flags | bool) -> tuple[Array, Array]:
+        """Both sides, divided by the pace where ``divided`` [..., Q]."""
+        flags = np.asarray(divided)[..., None]
+        return (
+            self.baseline / np.where(flags, self.baseline_pace, 1.0),
+            self.candidate / np.where(flags, self.candidate_pace, 1.0),
+        )
+
+    def logs(self, divided: Flags | bool) -> tuple[Array, Array]:
+        """Logarithms of ``times_us``."""
+        baseline, candidate = self.times_us(divided)
+        return np.log(baseline), np.log(candidate)
+
+    def log_ratio(self, divided: Flags | bool) -> Array:
+        """Median of the logarithms of all ratios, [..., Q]."""
+        return pairwise_median(*self.logs(divided))
+
+
+def sides_of(rounds: Sequence[Round]) -> tuple[Sides, tuple[Sides, ...]]:
+    """All rounds as one, and each by itself. Paces are scaled to 1 on average over all processes.
+
+    A baseline that was not measured again counts once in the whole.
+    """
+    first = rounds[0]
+    if first.baseline_us is None or first.baseline_pace is None:
+        raise ValueError("the first round needs a baseline")
+    again = [one for one in rounds if one.baseline_us is not None]
+    whole = Sides(
+        _joined([one.baseline_us for one in again]),
+        _joined([one.candidate_us for one in rounds]),
+        _joined([one.baseline_pace for one in again]),
+        _joined([one.candidate_pace for one in rounds]),
+    )
+    paces = np.concatenate((whole.baseline_pace, whole.candidate_pace), axis=-1)
+    usual = np.exp(np.mean(np.log(paces), axis=-1, keepdims=True))
+
+    def scaled(sides: Sides) -> Sides:
+        paces = sides.baseline_pace / usual, sides.candidate_pace / usual
+        return Sides(sides.baseline, sides.candidate, *paces)
+
+    each = []
+    for one in rounds:
+        own = one if one.baseline_us is not None else first
+        arrays = (own.baseline_us, one.candidate_us, own.baseline_pace, one.candidate_pace)
+        each.append(scaled(Sides(*(np.asarray(array, dtype=np.float64) for array in arrays))))
+    return scaled(whole), tuple(each)
+
+
+def _joined(arrays: Sequence[Array | None]) -> Array:
+    return np.concatenate([np.asarray(array, dtype=np.float64) for array in arrays], axis=-1)
+
+
+def _spread(logs: tuple[Array, Array]) -> Array:
+    """Variance within the sides, pooled; infinite where a pace is unknown."""
+    sums = [np.var(side, axis=-1) * side.shape[-1] for side in logs]
+    return np.asarray(np.nan_to_num(sums[0] + sums[1], nan=np.inf))
