@@ -171,13 +171,15 @@ class Gathered:
         operations, doubts = operation_table(
             self._operations.table(), calls, ranges[:, 2], owner, self._descriptions.values
         )
+        kept = call_table(calls, operations.correlation, self._call_names.values)
+        used = np.unique(np.concatenate((kept.thread, ranges[:, 2]))).tolist()
         return Trace(
             source=source,
             operations=operations,
-            calls=call_table(calls, operations.correlation, self._call_names.values),
+            calls=kept,
             ranges=range_table(ranges, self._range_names.values),
             gpus=gpus,
-            threads=threads(self.tracks.values, owner, {*calls[:, 3], *ranges[:, 2]}),
+            threads=threads(self.tracks.values, owner, used),
             overhead_ns=self._overhead.table().copy(),
             notes=(*notes, *self._left_out_notes(), *doubts),
             cuda=cuda,

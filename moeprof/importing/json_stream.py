@@ -2,8 +2,8 @@
 
 A trace is an object whose ``traceEvents`` is an array of objects, or such an array alone. Only the
 window of text around one event is in memory. Python's own JSON scanner does the parsing; ijson was
-measured beside it and set aside. On Kineto's layout the scanner reads 85 MB/s with the look-out for
-repeated keys and ijson 74 MB/s without, and a single NaN, bad byte or unescaped quote ends an ijson
+measured beside it and set aside. On Kineto's layout the scanner reads 84 MB/s with the look-out for
+repeated keys and ijson 70 MB/s without, and a single NaN, bad byte or unescaped quote ends an ijson
 stream, while here it costs one event: the text is searched for the next one and read on from there.
 
 Numbers with a fraction or exponent come as ``bytes`` of their digits, since a float of a time loses

@@ -6,6 +6,8 @@ which process. Where one process alone made calls and ranges, it made the operat
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,12 +29,15 @@ def owners(tracks: tuple[Track, ...]) -> Times:
     return np.array([named[process] for process, _ in tracks], dtype=np.int64)
 
 
-def threads(tracks: tuple[Track, ...], owner: Times, used: set[int]) -> dict[int, tuple[int, int]]:
+def threads(
+    tracks: tuple[Track, ...], owner: Times, used: Iterable[int]
+) -> dict[int, tuple[int, int]]:
+    """Of each used track its process and thread; a thread named by text gets a negative number."""
     found = {}
-    for number in sorted(used):
+    for number in used:
         thread = tracks[number][1]
-        is_id = isinstance(thread, int) and abs(thread) < 2**63
-        found[int(number)] = (int(owner[number]), int(thread) if is_id else -2 - int(number))
+        is_id = isinstance(thread, int)
+        found[number] = (int(owner[number]), int(thread) if is_id else -2 - number)
     return found
 
 
