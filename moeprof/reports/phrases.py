@@ -136,18 +136,21 @@ def _reading(reading: Reading) -> str:
     return f"{reading.name} {reading.value_us:,.1f}{why}"
 
 
-def time_sentence(profile: Profile) -> str:
-    """Wall time and its parts."""
+def time_sentence(run: Run, profile: Profile) -> str:
+    """Wall time and its parts, as far as the host's exit is known."""
     whole = f"wall {us(profile.wall_ns)} us"
     if profile.source in ("events", "stage clock"):
         where = "of the clock's own" if profile.stage(OUTSIDE) else "outside stages"
         between = f"{us(profile.epilogue_ns)} us {where}"
         return f"{whole}: stages {us(profile.span_ns)} us, {between}"
+    parts = f"prologue {us(profile.prologue_ns)} + span {us(profile.span_ns)}"
+    if run.capture is not None and all(i.exit_ns < 0 for t in run.timelines for i in t.iterations):
+        whole = f"{parts} us, host exit unknown"
+    else:
+        whole = f"{whole} = {parts} + epilogue {us(profile.epilogue_ns)}"
     return (
-        f"{whole} = prologue {us(profile.prologue_ns)} + span {us(profile.span_ns)} "
-        f"+ epilogue {us(profile.epilogue_ns)}; of the span, GPU busy "
-        f"{percent(profile.busy_ns, profile.span_ns)}, orchestration "
-        f"{percent(profile.orchestration_ns, profile.span_ns)}"
+        f"{whole}; of the span, GPU busy {percent(profile.busy_ns, profile.span_ns)}, "
+        f"orchestration {percent(profile.orchestration_ns, profile.span_ns)}"
     )
 
 
@@ -155,7 +158,7 @@ def notes(run: Run, profile: Profile | None) -> tuple[Note, ...]:
     """What belongs below the table; only what is known."""
     found: list[Note] = []
     if profile is not None:
-        found.append(("time", time_sentence(profile)))
+        found.append(("time", time_sentence(run, profile)))
         found.extend(_profile_notes(run, profile))
     found.extend(("capture", note) for note in (run.capture.notes if run.capture else ()))
     found.append(("spans", _spans(run)))

@@ -301,8 +301,12 @@ def test_reports_say_whose_capture_it_is_and_how_it_was_read() -> None:
     assert explained.findings == (
         "host figures are those of a forward under Nsight Systems, upper bounds",
     )
+    assert dict(phrases.notes(run, explained))["time"].startswith("wall 0.7 us = prologue 0.0 + ")
     labels = [label for label, _ in phrases.notes(run, explained)]
     assert labels.count("capture") == 2 and "trust" not in labels
+    walked = record_of(replace(builder.trace(), ranges=TraceBuilder().trace().ranges), OPTIONS)
+    said = dict(phrases.notes(walked, profile(walked)))["time"]
+    assert said.startswith("prologue 0.0 + span 0.7 us, host exit unknown; of the span, GPU busy")
     document = run_document(run)
     assert document["capture"]["forwards"] == 3 and document["capture"]["stages_by"] == "ranges"
     assert run_document(builders.make_run())["capture"] is None
