@@ -130,6 +130,14 @@ class Engines:
             with InPage(trace=io.BytesIO(trace)) as processor:
                 yield processor
 
+    @contextmanager
+    def chromes_viewer(self) -> Iterator[Tab]:
+        """The page of chrome://tracing, which the Perfetto UI carries too."""
+        page = self.address.replace("/empty", "/assets/catapult_trace_viewer.html")
+        with self.browser.open(page, 1200) as tab:
+            tab.wait_for("typeof tr === 'object' && typeof tr.Model === 'function'")
+            yield tab
+
 
 def _backend(tab: Tab, protos: Any) -> Any:
     from perfetto.trace_processor.rpc import TraceProcessorRpc
