@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from moeprof.records import WorkloadIdentity
@@ -129,3 +130,31 @@ def make_check(*changed: Finding, causes: tuple[Cause, ...] = (), **changes: Any
         causes=causes,
     )
     return replace(check, **changes)
+
+
+SOLUTION = '''"""The reference with a stage that rests."""
+import functools
+import time
+from dataclasses import replace
+from moeprof.contract import Solution
+from stages.solutions.reference import SOLUTION as REFERENCE
+
+SLOW = {slow!r}
+
+def slowed(stage):
+    @functools.wraps(stage.function)
+    def function(*given, **options):
+        time.sleep(SLOW[stage.name])
+        return stage.function(*given, **options)
+    return replace(stage, function=function)
+
+{extra}
+STAGES = tuple(slowed(s) if s.name in SLOW else s for s in REFERENCE.stages)
+SOLUTION = Solution("mine", STAGES, description={text!r})
+'''
+
+
+def write_solution(path: Path, text: str = "", extra: str = "", **slow: float) -> Path:
+    """A user's solution: the reference, in which the stages named rest for some seconds."""
+    path.write_text(SOLUTION.format(slow=slow, extra=extra, text=text))
+    return path

@@ -96,7 +96,8 @@ def _left(begin: float, done: int, total: int) -> str:
 
 
 def _told(error: MoeprofError, what: str, folder: CheckFolder, finished: int) -> MoeprofError:
-    kept = f"; {finished} finished records are in {os.path.relpath(folder.path)}" * bool(finished)
+    records = "1 finished record is" if finished == 1 else f"{finished} finished records are"
+    kept = f"; {records} in {os.path.relpath(folder.path)}" * bool(finished)
     told = EnvironmentMissing(f"{what} failed: {error}{kept}")
     told.exit_code = error.exit_code
     return told
