@@ -14,8 +14,8 @@ from moeprof.importing.names import api_name
 from moeprof.importing.nsys_operations import UNNAMED, Operations, process_of
 from moeprof.importing.nsys_tables import (
     CALLS,
-    MISSING,
     STRINGS,
+    Interned,
     LeftOut,
     Tables,
     Values,
@@ -24,8 +24,10 @@ from moeprof.importing.nsys_tables import (
     rows,
     usable,
 )
-from moeprof.importing.trace import CallTable
+from moeprof.importing.trace import CallTable, Numbers
 from moeprof.timelines import NOTABLE_NAMES, NOTABLE_NS
+
+MOST_NAMES = 100_000  # CUDA has some thousands of calls
 
 
 class Calls:
@@ -35,12 +37,38 @@ class Calls:
         self._launching = np.unique(_keys(operations.processes(), operations.correlation))
         self._notable = _notable_ids(tables)
         self._left_out = left_out
-        pieces: tuple[list[Values], ...] = ([], [], [], [], [])
+        self._names = Interned(1, MOST_NAMES, "names of API calls")
+        pieces: tuple[list[Values], ...] = ([], [], [], [])
+        names: list[Numbers] = []
         for chunk in rows(tables, CALLS):
-            self._add(chunk.numbers, pieces)
-        self.start_ns, self.end_ns, self.correlation, self.thread, self._name = map(joined, pieces)
+            self._add(chunk.numbers, pieces, names)
+        self._start_ns, self._end_ns, self._correlation, self._thread = map(joined, pieces)
+        self._name = joined(names, np.int32)
+        self._sort()
 
-    def _add(self, values: Mapping[str, Values], pieces: tuple[list[Values], ...]) -> None:
+    def _sort(self) -> None:
+        """By start; of several calls with one correlation only the first is kept.
+
+        One column after the other, so that there is only one copy at a time.
+        """
+        order = np.lexsort((-self._end_ns, self._start_ns))
+        key = _keys(process_of(self._thread), self._correlation)[order]
+        kept = key < 0
+        kept[np.unique(key, return_index=True)[1]] = True
+        del key
+        self._left_out.add(
+            "API calls whose correlation id an earlier call of the process has", int((~kept).sum())
+        )
+        order = order[kept]
+        self._start_ns = self._start_ns[order]
+        self._end_ns = self._end_ns[order]
+        self._correlation = self._correlation[order]
+        self._thread = self._thread[order]
+        self._name = self._name[order]
+
+    def _add(
+        self, values: Mapping[str, Values], pieces: tuple[list[Values], ...], names: list[Numbers]
+    ) -> None:
         start, end, thread = values["start"], values["end"], values["globalTid"]
         sound = usable(start, end) & is_thread(thread)
         self._left_out.add("API calls without usable times or thread", int((~sound).sum()))
@@ -50,39 +78,28 @@ class Calls:
         notable = _among(values["nameId"], self._notable)
         long = end - start >= NOTABLE_NS  # nonsense where not sound
         kept = sound & (launches & (correlation >= 0) | notable | long)
-        for column, piece in zip(
-            pieces, (start, end, correlation, thread, values["nameId"]), strict=True
-        ):
+        for column, piece in zip(pieces, (start, end, correlation, thread), strict=True):
             column.append(piece[kept])
+        names.append(self._names.add([values["nameId"][kept]]))
 
     def name_ids(self) -> Values:
         """Ids of every string that names a call."""
-        return np.asarray(np.unique(self._name[self._name != MISSING]))
+        return self._names.rows()[:, 0]
 
     def table(self, strings: Mapping[int, str]) -> CallTable:
-        """In order of start; of several calls with one correlation only the first is kept."""
-        order = np.lexsort((-self.end_ns, self.start_ns))
-        correlation = self.correlation[order]
-        key = _keys(process_of(self.thread[order]), correlation)
-        _, first = np.unique(key, return_index=True)
-        kept = correlation < 0
-        kept[first] = True
-        self._left_out.add(
-            "API calls whose correlation id an earlier call of the process has", int((~kept).sum())
-        )
-        order = order[kept]
-        ids, position = np.unique(self._name[order], return_inverse=True)
-        spelled = [api_name(strings.get(number, UNNAMED)) for number in ids.tolist()]
-        names = tuple(dict.fromkeys(spelled))
-        index = {name: number for number, name in enumerate(names)}
-        number = np.array([index[name] for name in spelled], np.int32)
+        """The calls, with their names."""
+        names: dict[str, int] = {}
+        number = np.empty(len(self._names.rows()), np.int32)
+        for position, (string,) in enumerate(self._names.rows().tolist()):
+            name = api_name(strings.get(string, UNNAMED))
+            number[position] = names.setdefault(name, len(names))
         return CallTable(
-            start_ns=self.start_ns[order],
-            end_ns=self.end_ns[order],
-            correlation=self.correlation[order],
-            thread=self.thread[order],
-            name=number[position] if len(order) else np.empty(0, np.int32),
-            names=names,
+            start_ns=self._start_ns,
+            end_ns=self._end_ns,
+            correlation=self._correlation,
+            thread=self._thread,
+            name=number[self._name],
+            names=tuple(names),
         )
 
 

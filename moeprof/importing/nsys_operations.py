@@ -51,11 +51,19 @@ class Operations:
         for kind, table in enumerate(_KINDS):
             for chunk in rows(tables, table):
                 self._add(kind, chunk, columns, numbers)
-        self.start_ns, self.end_ns, self.correlation = map(joined, columns)
-        self._description, self._place = (
-            np.concatenate(pieces) if pieces else np.empty(0, np.int32) for pieces in numbers
-        )
+        self.start_ns, self.end_ns, self.correlation = (joined(pieces) for pieces in columns)
+        self._description, self._place = (joined(pieces, np.int32) for pieces in numbers)
         self._gpu_of = _gpu_numbers(tables)
+        self._sort()
+
+    def _sort(self) -> None:
+        """By start, one column after the other so that there is only one copy at a time."""
+        order = np.lexsort((self.correlation, self.end_ns, self.start_ns))
+        self.start_ns = self.start_ns[order]
+        self.end_ns = self.end_ns[order]
+        self.correlation = self.correlation[order]
+        self._description = self._description[order]
+        self._place = self._place[order]
 
     def _add(
         self,
@@ -99,26 +107,26 @@ class Operations:
         return np.asarray(self._places.rows()[:, 0][self._place])
 
     def table(self, name_of: Callable[[int, int, int], str]) -> OperationTable:
-        """In order of start. name_of: from the ids of mangled, demangled and short name."""
+        """name_of: from the ids of mangled, demangled and short name."""
         distinct: dict[Operation, int] = {}
-        number = np.empty(len(self._keys.rows()), np.int32)
-        for position, key in enumerate(self._keys.rows().tolist()):
-            number[position] = distinct.setdefault(_described(key, name_of), len(distinct))
-        order = np.lexsort((self.correlation, self.end_ns, self.start_ns))
-        places = [
-            (pid, self._gpu_of.get((pid, device), device if 0 <= device < 1 << 31 else 0))
-            for pid, device in self._places.rows().tolist()
-        ]
-        unique = tuple(dict.fromkeys(places))
-        place = np.array([unique.index(place) for place in places], np.int32)
+        keys = self._keys.rows()
+        number = np.empty(len(keys), np.int32)
+        for position, key in enumerate(keys):
+            description = _described(key.tolist(), name_of)
+            number[position] = distinct.setdefault(description, len(distinct))
+        places: dict[tuple[int, int], int] = {}
+        place = np.empty(len(self._places.rows()), np.int32)
+        for position, (pid, device) in enumerate(self._places.rows().tolist()):
+            gpu = self._gpu_of.get((pid, device), device if 0 <= device < 1 << 31 else 0)
+            place[position] = places.setdefault((pid, gpu), len(places))
         return OperationTable(
-            start_ns=self.start_ns[order],
-            end_ns=self.end_ns[order],
-            correlation=self.correlation[order],
-            description=number[self._description[order]],
-            place=place[self._place[order]],
+            start_ns=self.start_ns,
+            end_ns=self.end_ns,
+            correlation=self.correlation,
+            description=number[self._description],
+            place=place[self._place],
             descriptions=tuple(distinct),
-            places=unique,
+            places=tuple(places),
         )
 
 

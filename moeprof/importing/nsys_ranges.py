@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +41,23 @@ class Ranges:
         self._texts: dict[str, int] = {}
         self._names = Interned(4, 4 * MOST_TEXTS, "names of ranges")
         self._domains: dict[tuple[int, int], tuple[int, int]] = {}
-        self._pieces: tuple[list[Values], ...] = ([], [], [], [], [])
+        self._pieces: tuple[list[Any], ...] = ([], [], [], [], [])
         for chunk in rows(tables, RANGES):
             self._add_domains(chunk)
             self._add(chunk)
-        self.start_ns, self.end_ns, self.thread, self._name, self._style = map(joined, self._pieces)
+        self._start_ns, self._end_ns, self._thread = map(joined, self._pieces[:3])
+        self._name, self._style = (joined(pieces, np.int32) for pieces in self._pieces[3:])
+        self._sort()
+
+    def _sort(self) -> None:
+        """By start, outer ranges first; one column after the other to save copies."""
+        last = np.where(self._end_ns == -1, np.iinfo(np.int64).max, self._end_ns)
+        order = np.lexsort((-last, self._start_ns))
+        self._start_ns = self._start_ns[order]
+        self._end_ns = self._end_ns[order]
+        self._thread = self._thread[order]
+        self._name = self._name[order]
+        self._style = self._style[order]
 
     def _add_domains(self, chunk: Chunk) -> None:
         rows = np.flatnonzero(chunk.numbers["eventType"] == DOMAIN)
@@ -98,8 +111,8 @@ class Ranges:
             start[chosen],
             np.where(is_open[chosen], -1, closed),
             np.where((ended_on != MISSING) & (ended_on != owner), -1, owner),
-            name.astype(np.int64),
-            np.where(np.isin(kind[chosen], _PUSH_POP), PUSH_POP, START_END),
+            name,
+            np.where(np.isin(kind[chosen], _PUSH_POP), PUSH_POP, START_END).astype(np.int8),
         )
         for pieces, piece in zip(self._pieces, columns, strict=True):
             pieces.append(piece)
@@ -112,7 +125,7 @@ class Ranges:
         return np.unique(np.concatenate([ids, np.array(domains, dtype=np.int64)]))
 
     def table(self, strings: Mapping[int, str]) -> RangeTable:
-        """In order of start, outer ranges first."""
+        """The ranges, with their names."""
         texts = list(self._texts)
 
         def text(kind: int, number: int) -> str:
@@ -126,13 +139,11 @@ class Ranges:
             known = self._domains.get((pid, domain))
             owner = text(*known) if known else f"domain {domain}" if domain else ""
             number[position] = distinct.setdefault((owner, text(kind, where)), len(distinct))
-        last = np.where(self.end_ns == -1, np.iinfo(np.int64).max, self.end_ns)
-        order = np.lexsort((-last, self.start_ns))
         return RangeTable(
-            start_ns=self.start_ns[order],
-            end_ns=self.end_ns[order],
-            thread=self.thread[order],
-            name=number[self._name[order]],
-            style=self._style[order].astype(np.int8),
+            start_ns=self._start_ns,
+            end_ns=self._end_ns,
+            thread=self._thread,
+            name=number[self._name],
+            style=self._style.astype(np.int8),
             names=tuple(distinct),
         )

@@ -126,9 +126,9 @@ def is_thread(global_id: Values) -> NDArray[np.bool_]:
     return np.asarray((global_id != MISSING) & (global_id != -1))
 
 
-def joined(pieces: list[Values]) -> Values:
-    """Pieces of a column as one, freed as they go."""
-    whole = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int64)
+def joined(pieces: list[Any], kind: type[np.signedinteger[Any]] = np.int64) -> NDArray[Any]:
+    """Pieces of a column as one, freed."""
+    whole = np.concatenate(pieces) if pieces else np.empty(0, dtype=kind)
     pieces.clear()
     return whole
 

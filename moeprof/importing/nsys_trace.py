@@ -29,6 +29,7 @@ from moeprof.importing.nsys_tables import (
     KERNEL,
     MEMCPY,
     MEMSET,
+    MISSING,
     RANGES,
     STRINGS,
     LeftOut,
@@ -89,6 +90,7 @@ def _strings(tables: Tables, wanted: Values, left_out: LeftOut) -> dict[int, str
     """Texts by id, of those ids that are wanted."""
     found: dict[int, str] = {}
     again = 0
+    wanted = wanted[wanted != MISSING]
     for chunk in rows(tables, STRINGS):
         ids = chunk.numbers["id"]
         for row in np.flatnonzero(np.isin(ids, wanted)).tolist():

@@ -28,16 +28,16 @@ def test_what_cannot_be_a_mangled_name_is_not_passed_on(name):
 def _doubling(levels: int) -> str:
     """A name whose spelling doubles with every few letters."""
     digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    return "_Z1fISt4pairIiiE" + "".join(f"S_IS{n}_S{n}_E" for n in digits[:levels]) + "EvT_"
+    return "_Z1fISt4pairIiiE" + "".join(f"S0_IS{n}_S{n}_E" for n in digits[1:][:levels]) + "EvT_"
 
 
 def test_a_name_that_would_fill_the_memory_costs_neither_it_nor_the_other_names():
     began = time.monotonic()
-    found = demangled(["_Z1gi", _doubling(10), _doubling(36), "_Z1hi"])
+    found = demangled(["_Z1gi", _doubling(10), _doubling(26), "_Z1hi"])
     assert time.monotonic() - began < 15
     assert (found["_Z1gi"], found["_Z1hi"]) == ("g(int)", "h(int)")
     assert len(found[_doubling(10)]) > 1_000
-    assert len(found[_doubling(36)]) <= 20_000
+    assert found[_doubling(26)] == _doubling(26)  # 1 GB if spelled out
 
 
 def test_names_keep_their_spelling_where_the_demangler_dies_or_hangs(monkeypatch):

@@ -36,7 +36,7 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 began = time.monotonic()
 trace = read_nsys_sqlite(Path(sys.argv[1]))
 print(json.dumps({
-    "seconds": time.monotonic() - began,
+    "seconds": time.monotonic() - began, "processor_seconds": time.process_time(),
     "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     "before": before / 1024,
     "operations": len(trace.operations), "calls": len(trace.calls), "ranges": len(trace.ranges),

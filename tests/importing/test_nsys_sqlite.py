@@ -198,10 +198,17 @@ def test_names_of_kernels_are_what_our_own_records_hold(read):
     export = Export()
     export.kernel("void f<(int)8>(T1)", 1, 2, mangled="_Z1fILi8EiEvT0_")
     export.kernel("nvjet_sm90", 3, 4)
+    export.kernel("gather_kernel(...)", 5, 6, mangled="gather_kernel")
     export.kernel("only_demangled(int)", 5, 6, mangled="")
     export.kernel("void g<(int)8>(T1)", 7, 8, mangled="_Z1gILi8EiEvT0_junk")  # gives up on it
     assert [description.name for description in read(export).operations.descriptions] == [
-        *("void f<8, int>(int)", "nvjet_sm90", "only_demangled(int)", "_Z1gILi8EiEvT0_junk")
+        *(
+            "void f<8, int>(int)",
+            "nvjet_sm90",
+            "gather_kernel",
+            "only_demangled(int)",
+            "_Z1gILi8EiEvT0_junk",
+        )
     ]
 
 
@@ -267,6 +274,7 @@ def test_rows_that_cannot_be_are_left_out_and_counted(read):
     export.kernel("k", None, 10)
     export.memcpy(10, "soon")
     export.memset(1 << 62, (1 << 62) + 1)
+    export.memset(-(1 << 62), 5)
     export.call("cudaMalloc_v3020", 10, None)
     export.call("cudaMalloc_v3020", 10, 20)["globalTid"] = None
     export.range("r", 5, 4)
@@ -276,7 +284,7 @@ def test_rows_that_cannot_be_are_left_out_and_counted(read):
     assert len(trace.operations) == 6
     assert trace.notes == (
         "left out: 1 GPU operations that the profiler could not time (start and end are 0)",
-        "left out: 4 GPU operations without usable times",
+        "left out: 5 GPU operations without usable times",
         "left out: 2 API calls without usable times or thread",
         "left out: 3 NVTX ranges without usable times or thread",
     )

@@ -116,7 +116,7 @@ def _by_name(trace: Trace) -> dict[str, Projection]:
 
 def test_a_projection_spans_its_operations_with_the_gaps_and_children_inside():
     trace = make_trace(
-        [(0, 100, THREAD), (10, 40, THREAD), (50, 90, THREAD)],
+        [(0, 100, THREAD), (10, 40, THREAD), (50, 90, THREAD), (92, 94, THREAD)],
         [
             (12, 15, THREAD, [(200, 210)]),
             (20, 25, THREAD, [(230, 260), (205, 300)]),  # one call, two operations: a graph
@@ -132,6 +132,7 @@ def test_a_projection_spans_its_operations_with_the_gaps_and_children_inside():
     assert (row.projected_start_ns, row.projected_ns) == (200, 100)
     assert (row.operations, row.level, row.children) == (2, 1, 0)
     assert found[":r2"].projected_ns == 50
+    assert ":r3" not in found  # it launched nothing, and is no child of the first
 
 
 def test_boundaries_are_inclusive_and_other_threads_are_not_looked_at():
@@ -151,6 +152,9 @@ def test_open_ranges_end_with_the_last_event_of_any_range():
     trace = make_trace([(0, -1, THREAD), (5, 90, THREAD)], launches)
     assert _by_name(trace)[":r0"].duration_ns == 90
     assert _by_name(trace)[":r0"].operations == 1
+    trace = make_trace([(0, -1, THREAD), (5, 90, THREAD), (97, -1, THREAD)], launches)
+    assert _by_name(trace)[":r0"].duration_ns == 97
+    assert _by_name(trace)[":r0"].operations == 2
     assert project(make_trace([(0, -1, THREAD)], launches)) == ()
 
 
