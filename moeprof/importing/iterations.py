@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from moeprof.errors import UsageError
 from moeprof.importing.fit import Fitted
 from moeprof.importing.names import printable
-from moeprof.importing.nesting import Indices, Nest, nesting_order
+from moeprof.importing.nesting import Indices, Nest, groups, nesting_order
 from moeprof.importing.placed import Placed, threads_of
 from moeprof.importing.rules import searched, step_span
 from moeprof.importing.trace import RangeTable, Times, Trace
@@ -140,35 +140,6 @@ def staged_forwards(placed: Placed, label: Indices, labels: Sequence[str]) -> Fo
     return _entered(placed, _between(forward, None), kept, notes)
 
 
-def undisturbed(forwards: Forwards, placed: Placed, overhead_ns: Times) -> Forwards:
-    """Without the forwards during which the profiler held the program up, if most remain."""
-    if not len(overhead_ns) or not len(forwards):
-        return forwards
-    last_ns = np.maximum(_last_end(forwards.of, len(forwards), placed.end_ns), forwards.exit_ns)
-    order = np.argsort(overhead_ns[:, 0], kind="stable")
-    begin_ns = overhead_ns[order, 0]
-    until_ns = np.maximum.accumulate(overhead_ns[order, 1])
-    before = np.searchsorted(begin_ns, last_ns, side="left") - 1
-    held = (before >= 0) & (until_ns[np.maximum(before, 0)] > forwards.entry_ns)
-    count = int(held.sum())
-    if not count:
-        return forwards
-    if 2 * count > len(forwards):
-        note = f"the profiler itself held up {count:,} of {len(forwards):,} forwards; they are kept"
-        return replace(forwards, notes=(*forwards.notes, note))
-    note = f"{count:,} forwards in which the profiler itself held the program up are left out"
-    return forwards.only(np.flatnonzero(~held), note)
-
-
-def spread(forwards: Forwards, most: int) -> Forwards:
-    """At most ``most`` forwards, evenly spread over the capture."""
-    if len(forwards) <= most:
-        return forwards
-    kept = np.unique(np.rint(np.linspace(0, len(forwards) - 1, most)).astype(np.int64))
-    note = f"{len(kept):,} of {len(forwards):,} forwards are kept, evenly spread"
-    return forwards.only(kept, note)
-
-
 def _windows(
     ranges: RangeTable, wanted: NDArray[np.bool_], threads: Indices
 ) -> tuple[Indices, int]:
@@ -179,8 +150,8 @@ def _windows(
     if not len(ranges) or not wanted.any():
         return np.empty(0, dtype=np.int64), 0
     closed = wanted[ranges.name] & (ranges.end_ns >= 0) & (ranges.end_ns >= ranges.start_ns)
-    for thread in threads.tolist():
-        mine = np.flatnonzero(closed & (ranges.thread == thread))
+    closed &= np.isin(ranges.thread, threads)
+    for _, mine in groups(ranges.thread, np.flatnonzero(closed)):
         mine = mine[nesting_order(ranges.start_ns[mine], ranges.end_ns[mine])]
         outer = Nest(ranges.start_ns[mine], ranges.end_ns[mine]).outermost
         found.append(mine[outer])
@@ -197,9 +168,11 @@ def _launched_in(placed: Placed, entry_ns: Times, exit_ns: Times, thread: Times)
     of = np.full(len(placed), -1, dtype=np.int64)
     other = np.ones(len(placed), dtype=np.bool_)
     launched_by = placed.thread
-    for number in np.unique(thread).tolist():
-        windows = np.flatnonzero(thread == number)
-        mine = np.flatnonzero(launched_by == number)
+    by_thread = dict(groups(launched_by, np.flatnonzero(launched_by >= 0)))
+    for number, windows in groups(thread, np.arange(len(thread))):
+        mine = by_thread.get(number)
+        if mine is None:
+            continue
         other[mine] = False
         nest = Nest(entry_ns[windows], exit_ns[windows])
         inside = nest.innermost(placed.moment_ns[mine], placed.moment_ns[mine])
@@ -211,7 +184,7 @@ def _launched_in(placed: Placed, entry_ns: Times, exit_ns: Times, thread: Times)
 
 def _closed(forwards: Forwards, placed: Placed) -> Forwards:
     """Without host exits where a range ends before its last operation."""
-    last_ns = _last_end(forwards.of, len(forwards), placed.end_ns)
+    last_ns = last_end(forwards.of, len(forwards), placed.end_ns)
     early = int((forwards.exit_ns < last_ns).sum())
     if not early:
         return forwards
@@ -311,7 +284,8 @@ def _lowest(of: Indices, values: Times, size: int) -> Times:
     return found
 
 
-def _last_end(of: Indices, size: int, end_ns: Times) -> Times:
+def last_end(of: Indices, size: int, end_ns: Times) -> Times:
+    """When the last operation of each forward ended."""
     inside = np.flatnonzero(of >= 0)
     found: Times = -_lowest(of[inside], -end_ns[inside], size)
     return found

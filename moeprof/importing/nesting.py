@@ -6,6 +6,7 @@ began last among those that enclose the moment counts as the innermost.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,18 @@ class Nest:
         """Which intervals lie in no other."""
         outer: NDArray[np.bool_] = self.parent < 0
         return outer
+
+
+def groups(keys: Indices, some: Indices) -> Iterator[tuple[int, Indices]]:
+    """Each distinct key of the elements ``some``, with those of them that have it, in order."""
+    if not len(some):
+        return
+    own = keys[some]
+    order = np.argsort(own, kind="stable")
+    first = np.flatnonzero(np.append(True, np.diff(own[order]) != 0))
+    for at, until in zip(first.tolist(), [*first[1:].tolist(), len(order)], strict=True):
+        mine = some[order[at:until]]
+        yield int(keys[mine[0]]), mine
 
 
 def nesting_order(begin_ns: Times, end_ns: Times) -> Indices:

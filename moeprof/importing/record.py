@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moeprof import __version__
 from moeprof.errors import UsageError
@@ -31,11 +30,10 @@ from moeprof.importing.iterations import (
     Forwards,
     iteration_names,
     range_forwards,
-    spread,
     staged_forwards,
-    undisturbed,
     walked_forwards,
 )
+from moeprof.importing.keep import spread, undisturbed
 from moeprof.importing.placed import Placed, place_operations
 from moeprof.importing.rules import RuleSet, shipped_rules
 from moeprof.importing.stages import (
@@ -48,10 +46,13 @@ from moeprof.importing.stages import (
 )
 from moeprof.importing.timeline import timeline_of
 from moeprof.importing.trace import Trace
-from moeprof.records import UNCHECKED, Capture, RoutingIdentity, Run
+from moeprof.records import UNCHECKED, Capture, RoutingIdentity, Run, SolutionIdentity
+from moeprof.timelines import TimelinePass
 
 MOST_ITERATIONS = 1_000
 ENOUGH = 0.5  # of the forwards' GPU time inside stage ranges, for these to tell stages
+# operations as a record describes them: more than that and reading it takes seconds
+MOST_DESCRIBED_BYTES, DESCRIPTION_BYTES = 100_000_000, 350
 NO_ROUTING = RoutingIdentity("none", "none", 0, "", 0, 0, 0, ())
 
 
@@ -127,20 +128,28 @@ def import_trace(
         require_same_gpu(like, trace, gpu, options.num_tokens)
     placed = place_operations(trace, choice.place)
     forwards, told = _told(trace, placed, rules, options, like)
-    whole = len(forwards)
-    every = forwards.of >= 0
-    kept = spread(undisturbed(forwards, placed, trace.overhead_ns), options.max_iterations)
-    account = _account(told, kept, every, choice)
-    solution, told, lost = solution_of(told, kept, placed, options, like)
+    sound = undisturbed(forwards, placed, trace.overhead_ns)
+    kept, timeline, solution, unmapped = _kept(trace, placed, sound, told, options, like)
+    account = _account(told, kept, forwards, choice)
     notes = (
         *trace.notes,
         *choice.notes,
         *kept.notes,
         *told.notes,
-        *lost,
+        *unmapped,
         *(borrowed(like, trace, placed) if like else ()),
         *open_ranges(trace, options.ranges, iteration_names(trace.ranges, options.iteration)),
-        *_left_out(account, kept, placed, every),
+        *_left_out(account, forwards, placed),
+    )
+    source = trace.source
+    capture = Capture(
+        tool=source.tool,
+        version=source.tool_version,
+        schema=source.schema,
+        file=options.file,
+        stages_by=told.by,
+        forwards=len(forwards),
+        notes=notes,
     )
     run = Run(
         moeprof=__version__,
@@ -151,18 +160,31 @@ def import_trace(
         environment=like.environment if like else environment_of(trace, gpu),
         settings=settings_of(len(kept), like),
         correctness=like.correctness if like else UNCHECKED,
-        timelines=(timeline_of(trace, placed, kept, told, options.ranges),),
-        capture=Capture(
-            tool=trace.source.tool,
-            version=trace.source.tool_version,
-            schema=trace.source.schema,
-            file=options.file,
-            stages_by=told.by,
-            forwards=whole,
-            notes=notes,
-        ),
+        timelines=(timeline,),
+        capture=capture,
     )
     return Imported(run, account)
+
+
+def _kept(
+    trace: Trace,
+    placed: Placed,
+    sound: Forwards,
+    told: Told,
+    options: ImportOptions,
+    like: Run | None,
+) -> tuple[Forwards, TimelinePass, SolutionIdentity, tuple[str, ...]]:
+    """As many forwards as were asked for and fit into a record, with its stages."""
+    most = options.max_iterations
+    while True:
+        kept = spread(sound, most)
+        solution, renamed, unmapped = solution_of(told, kept, placed, options, like)
+        timeline = timeline_of(trace, placed, kept, renamed, options.ranges)
+        described = [o for operations in timeline.operation_sets for o in operations]
+        size = sum(len(operation.name) + DESCRIPTION_BYTES for operation in described)
+        if size <= MOST_DESCRIBED_BYTES or len(kept) == 1:
+            return kept, timeline, solution, unmapped
+        most = len(kept) // 2
 
 
 def _told(
@@ -265,8 +287,8 @@ def _some_ranges(trace: Trace) -> str:
     return ", ".join(texts[:6]) + more if texts else "none"
 
 
-def _account(told: Told, kept: Forwards, every: NDArray[np.bool_], choice: Choice) -> Account:
-    inside = kept.of >= 0
+def _account(told: Told, kept: Forwards, forwards: Forwards, choice: Choice) -> Account:
+    inside, every = kept.of >= 0, forwards.of >= 0
     named = int((inside & (told.label >= 0)).sum())
     return Account(
         kept=named,
@@ -277,16 +299,11 @@ def _account(told: Told, kept: Forwards, every: NDArray[np.bool_], choice: Choic
     )
 
 
-def _left_out(
-    account: Account,
-    kept: Forwards,
-    placed: Placed,
-    every: NDArray[np.bool_],
-) -> tuple[str, ...]:
+def _left_out(account: Account, forwards: Forwards, placed: Placed) -> tuple[str, ...]:
     if not account.outside:
         return ()
     whole = int(placed.duration_ns.sum())
-    share = 100 * int(placed.duration_ns[~every].sum()) / whole if whole else 0.0
+    share = 100 * int(placed.duration_ns[forwards.of < 0].sum()) / whole if whole else 0.0
     return (
         f"{account.outside:,} operations outside forwards are left out ({share:.0f} % of the "
         "place's GPU time)",

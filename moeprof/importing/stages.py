@@ -19,20 +19,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from moeprof.importing.enclosing import Launches, enclosed, launches_of
 from moeprof.importing.fit import Fitted
 from moeprof.importing.iterations import DOMAIN, ITERATION, Forwards
 from moeprof.importing.names import printable
-from moeprof.importing.nesting import Indices, Nest, nesting_order
+from moeprof.importing.nesting import Indices, Nest, groups, nesting_order
 from moeprof.importing.placed import Placed
 from moeprof.importing.rules import searched, step_span
 from moeprof.importing.trace import RangeTable, Times, Trace
-from moeprof.importing.walk import Launches, enclosed, launches_of
 from moeprof.records import Run
 from moeprof.scopes import RESERVED
 
 LONGEST_STAGE = 80
 NODE_NUMBER = 0xFFFFFFFF  # the lower half of a node id; the upper one is the graph
 ENOUGH_NODES = 0.9
+MOST_BOUNDS = 5_000_000  # stages times forwards whose host times are kept
 
 Mapping = Sequence[tuple[re.Pattern[str], str]]
 
@@ -67,7 +68,7 @@ def range_stages(trace: Trace, placed: Placed, mapping: Mapping = ()) -> Told | 
     labels = tuple(dict.fromkeys(stage for stage in stages if stage))
     if not labels:
         return None
-    number = np.array([labels.index(s) if s else -1 for s in stages], dtype=np.int64)
+    number = _numbers(stages, labels)
     around = enclosed(trace, placed.process, launches_of(placed), number >= 0)
     label = np.where(around >= 0, number[trace.ranges.name[np.maximum(around, 0)]], -1)
     if not (label >= 0).any():
@@ -85,7 +86,7 @@ def charge_other_threads(
     if not foreign.any():
         return told
     stages = stage_names(trace.ranges, mapping)
-    number = np.array([told.labels.index(s) if s in told.labels else -1 for s in stages], np.int64)
+    number = _numbers(stages, told.labels)
     meanwhile = Launches(thread, placed.moment_ns, placed.moment_ns)
     around = enclosed(trace, placed.process, meanwhile, number >= 0)
     charged = foreign & (around >= 0)
@@ -125,7 +126,7 @@ def node_stages(trace: Trace, placed: Placed, of: NDArray[np.bool_], like: Run) 
         known.get(((node.graph_node or 0) & NODE_NUMBER, node.name), "")
         for node in trace.operations.descriptions
     ]
-    of_description = np.array([labels.index(s) if s in labels else -1 for s in found], np.int64)
+    of_description = _numbers(found, labels)
     label = of_description[placed.description]
     if not of.any() or (label[of] >= 0).mean() < ENOUGH_NODES:
         return None
@@ -140,15 +141,17 @@ def stage_bounds(
         return None
     ranges = trace.ranges
     stages = stage_names(ranges, mapping)
-    number = np.array([told.labels.index(s) if s in told.labels else -1 for s in stages], np.int64)
+    number = _numbers(stages, told.labels)
+    if len(forwards) * len(told.labels) > MOST_BOUNDS:
+        return None
     begin_ns = np.full((len(forwards), len(told.labels)), -1, dtype=np.int64)
     end_ns, times = begin_ns.copy(), np.zeros_like(begin_ns)
     counted = (number[ranges.name] >= 0) & (ranges.end_ns >= ranges.start_ns)
-    for thread in np.unique(forwards.thread).tolist():
-        windows = np.flatnonzero(forwards.thread == thread)
-        order = nesting_order(forwards.entry_ns[windows], _until(forwards, windows))
-        windows = windows[order]
-        mine = np.flatnonzero(counted & (ranges.thread == thread))
+    by_thread = dict(groups(ranges.thread, np.flatnonzero(counted)))
+    nobody = np.empty(0, dtype=np.int64)
+    for thread, windows in groups(forwards.thread, np.arange(len(forwards))):
+        windows = windows[nesting_order(forwards.entry_ns[windows], _until(forwards, windows))]
+        mine = by_thread.get(thread, nobody)
         nest = Nest(forwards.entry_ns[windows], _until(forwards, windows))
         inside = nest.innermost(ranges.start_ns[mine], ranges.end_ns[mine])
         mine, inside = mine[inside >= 0], inside[inside >= 0]
@@ -171,6 +174,12 @@ def open_ranges(trace: Trace, mapping: Mapping, iteration: NDArray[np.bool_]) ->
     names = dict.fromkeys(trace.ranges.names[n][1] for n in trace.ranges.name[left].tolist())
     shown = ", ".join(printable(name, 40) for name in list(names)[:3])
     return (f"{len(left):,} ranges were left open and are ignored ({shown})",)
+
+
+def _numbers(names: Sequence[str], labels: Sequence[str]) -> Indices:
+    """The position of each name among ``labels``, -1 where it is none of them."""
+    number = {label: position for position, label in enumerate(labels)}
+    return np.array([number.get(name, -1) for name in names], dtype=np.int64)
 
 
 def _stage_of(domain: str, text: str, mapping: Mapping) -> str:

@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeprof.contract import STEPS
-from moeprof.importing.nesting import Indices, Nest, nesting_order
-from moeprof.importing.placed import Placed, threads_of
+from moeprof.importing.enclosing import enclosed, launches_of
+from moeprof.importing.nesting import Indices
+from moeprof.importing.placed import Placed
 from moeprof.importing.rules import STEP_NUMBER, Rule, RuleSet, searched, step_span
 from moeprof.importing.trace import Times, Trace
 
@@ -304,41 +305,4 @@ def _launched_by(rule: Rule, trace: Trace, placed: Placed) -> NDArray[np.bool_]:
         pattern = rule.range
         named = np.array([searched(pattern, text) for _, text in trace.ranges.names], np.bool_)
         found &= enclosed(trace, placed.process, launches_of(placed), named) >= 0
-    return found
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Launches:
-    """Where and when [N] launch calls happened: thread (-1: unknown), begin and end."""
-
-    thread: Times
-    begin_ns: Times
-    end_ns: Times
-
-
-def launches_of(placed: Placed) -> Launches:
-    """The launch calls of the operations of a place."""
-    return Launches(placed.thread, placed.moment_ns, placed.returned_ns)
-
-
-def enclosed(trace: Trace, process: int, launches: Launches, wanted: NDArray[np.bool_]) -> Indices:
-    """The innermost range around each launch call, on its thread; -1 without one.
-
-    wanted: of each name in ``trace.ranges.names`` whether such ranges count. Ranges that were left
-    open do not.
-    """
-    ranges = trace.ranges
-    found = np.full(len(launches.thread), -1, dtype=np.int64)
-    if not len(ranges) or not wanted.any():
-        return found
-    counts = wanted[ranges.name] & (ranges.end_ns >= ranges.start_ns) & (ranges.end_ns >= 0)
-    for thread in threads_of(trace, process).tolist():
-        mine = np.flatnonzero(counts & (ranges.thread == thread))
-        launched = np.flatnonzero(launches.thread == thread)
-        if not len(mine) or not len(launched):
-            continue
-        mine = mine[nesting_order(ranges.start_ns[mine], ranges.end_ns[mine])]
-        nest = Nest(ranges.start_ns[mine], ranges.end_ns[mine])
-        inner = nest.innermost(launches.begin_ns[launched], launches.end_ns[launched])
-        found[launched] = np.where(inner >= 0, mine[np.maximum(inner, 0)], -1)
     return found

@@ -12,11 +12,10 @@ from moeprof.importing.fit import apply, best_fit
 from moeprof.importing.iterations import (
     Forwards,
     range_forwards,
-    spread,
     staged_forwards,
-    undisturbed,
     walked_forwards,
 )
+from moeprof.importing.keep import spread, undisturbed
 from moeprof.importing.placed import Placed, place_operations
 from moeprof.importing.rules import parse_rules, shipped_rules
 from moeprof.importing.trace import Trace
@@ -311,6 +310,16 @@ def test_at_most_so_many_forwards_are_kept_evenly_spread() -> None:
     assert (kept.of >= 0).sum() == 5 * 7
     assert kept.notes == ("5 of 50 forwards are kept, evenly spread",)
     assert spread(forwards, 50) is forwards and len(spread(forwards, 1)) == 1
+
+
+def test_long_forwards_are_kept_in_smaller_number_and_one_too_long_is_refused() -> None:
+    _, _, forwards = many(50)
+    assert len(spread(forwards, 1_000, most_operations=70)) == 10
+    assert len(spread(forwards, 1_000, most_operations=7)) == 1
+    with pytest.raises(
+        UsageError, match="a forward of 7 operations; expected at most 6; give --it"
+    ):
+        spread(forwards, 1_000, most_operations=6)
 
 
 def test_forwards_that_the_profiler_held_up_are_left_out_unless_most_are() -> None:

@@ -173,6 +173,19 @@ def test_a_launch_one_nanosecond_before_the_entry_is_not_taken_for_unknown() -> 
         assert -1 not in iteration.launch_begin_ns
 
 
+def test_a_record_of_forwards_that_all_differ_keeps_fewer_of_them(monkeypatch) -> None:
+    """Every launch shape of a server's batches is described; a record must stay readable."""
+    builder = TraceBuilder()
+    for number in range(64):
+        builder.forward(1_000 * number, [f"{kernel}{number}" for kernel in KERNELS], ranges=True)
+    monkeypatch.setattr("moeprof.importing.record.MOST_DESCRIBED_BYTES", 30_000)
+    imported = import_trace(builder.trace(), OPTIONS)
+    assert len(imported.run.timelines[0].iterations) == 8
+    assert imported.account == Account(56, 0, 56 * 7, 0, 0)
+    assert imported.run.capture is not None
+    assert imported.run.capture.notes[0] == "8 of 64 forwards are kept, evenly spread"
+
+
 # ---------------------------------------------------------------- identity
 
 
