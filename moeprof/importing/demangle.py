@@ -5,9 +5,9 @@ kernel would have one name in a record and another in an imported capture. The m
 the export too, and libstdc++ turns it into exactly what PyTorch and thus our CUPTI pass print;
 where that gives up (long CUTLASS names), both keep the mangled name.
 
-The names come from a file that may be hostile, and a few hundred bytes can make the demangler
-write gigabytes. So it runs in a child process with limits: it starts in 15 ms, and what it does
-not answer keeps the name that the export gives.
+The names come from a file that may be hostile, and 200 bytes can make the demangler write
+gigabytes for minutes. So it runs in a child process with limits, which starts in 15 ms. A name at
+which that ends is passed over, and what gets no answer keeps the name that the export gives.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from collections.abc import Callable, Iterable
 Demangle = Callable[[list[str]], dict[str, str]]
 
 MANGLED = re.compile(r"_Z[\w.$]{1,20000}", re.ASCII)
-SECONDS = 20
+SECONDS = 2  # of processor time for 10,000 names; PyTorch's longest take a microsecond each
+ATTEMPTS = 4
 
 _PROGRAM = """
 import ctypes, sys
 try:
     import resource
     resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))
-    resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[1]), int(sys.argv[1])))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 except ImportError:
     pass
@@ -51,23 +52,27 @@ def demangled(names: Iterable[str]) -> dict[str, str]:
 
     Names that are not mangled, and those that got no answer, are not in the result.
     """
-    mangled = [name for name in names if MANGLED.fullmatch(name)]
-    if not mangled:
-        return {}
-    answers = _ask(mangled).decode("utf-8", "replace").split("\n")[:-1]
-    return dict(zip(mangled, answers, strict=False))
+    left = [name for name in names if MANGLED.fullmatch(name)]
+    found: dict[str, str] = {}
+    for _ in range(ATTEMPTS):
+        if not left:
+            break
+        answers = _ask(left).decode("utf-8", "replace").split("\n")[:-1]
+        found.update(zip(left, answers, strict=False))
+        left = left[len(answers) + 1 :]
+    return found
 
 
 def _ask(mangled: list[str]) -> bytes:
     """Lines that a child process wrote before it ended, however it ended."""
-    command = [sys.executable, "-I", "-S", "-c", _PROGRAM]
+    seconds = SECONDS * (1 + len(mangled) // 10_000)
     try:
         return subprocess.run(
-            command,
+            [sys.executable, "-I", "-S", "-c", _PROGRAM, str(seconds)],
             input="\n".join(mangled).encode() + b"\n",
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=SECONDS,
+            timeout=10 * seconds,  # the machine may be busy with other things
             check=False,
         ).stdout
     except subprocess.TimeoutExpired as error:
