@@ -117,7 +117,7 @@ class Operations:
         places: dict[tuple[int, int], int] = {}
         place = np.empty(len(self._places.rows()), np.int32)
         for position, (pid, device) in enumerate(self._places.rows().tolist()):
-            gpu = self._gpu_of.get((pid, device), device if 0 <= device < 1 << 31 else 0)
+            gpu = self._gpu_of.get((pid, device), device if 0 <= device < 1 << 31 else -1)
             place[position] = places.setdefault((pid, gpu), len(places))
         return OperationTable(
             start_ns=self.start_ns,
@@ -131,8 +131,8 @@ class Operations:
 
 
 def process_of(global_id: Values) -> Values:
-    """Process id within nsys's serialised ids of processes and threads; 0 where there is none."""
-    return np.where(global_id == MISSING, 0, (global_id >> 24) & 0xFFFFFF)
+    """Process id within nsys's serialised ids of processes and threads; -1 where there is none."""
+    return np.where(global_id == MISSING, -1, (global_id >> 24) & 0xFFFFFF)
 
 
 def _gpu_numbers(tables: Tables) -> Mapping[tuple[int, int], int]:

@@ -305,7 +305,7 @@ def test_values_that_cannot_be_are_missing_and_the_row_stays(read):
         Operation("memset", "memset", "", 7),
     )
     assert operations.correlation[0] == -1
-    assert operations.places == ((0, 0), (files.PID, 0))
+    assert operations.places == ((-1, -1), (files.PID, 0))
 
 
 def test_of_ranges_that_begin_together_the_outer_comes_first(read):
