@@ -49,8 +49,9 @@ def run(
     mark = secrets.token_hex(8)
     # a file, not a pipe: a helper that outlives its parent would hold a pipe open for ever
     with tempfile.TemporaryFile() as output:
-        child = _start(command, {**environment, MARK: mark}, output)
+        child = None
         try:
+            child = _start(command, {**environment, MARK: mark}, output)
             code = child.wait(seconds)
         except subprocess.TimeoutExpired:
             raise EnvironmentMissing(
@@ -81,21 +82,26 @@ def _start(
         raise EnvironmentMissing(f"{command[0]} does not start: {error.strerror}") from None
 
 
-def _end(child: subprocess.Popen[bytes], mark: str) -> None:
-    """Ask, wait, then kill: the group first, then whoever left it."""
-    if child.poll() is None:
+def _end(child: subprocess.Popen[bytes] | None, mark: str) -> None:
+    """Ask, wait, then kill: the group, and all that bear the mark wherever they are.
+
+    child: None if this process was interrupted while it started one.
+    """
+    if child is None or child.poll() is None:
+        group = [] if child is None else [-child.pid]
         for number in (signal.SIGTERM, signal.SIGKILL):
-            _signal_all([-child.pid, *marked(mark)], number)
+            _signal_all([*group, *marked(mark)], number)
             if _gone(child, mark, GRACE_SECONDS):
                 break
-        child.wait()
+        if child is not None:
+            child.wait()
     _signal_all(marked(mark), signal.SIGKILL)
 
 
-def _gone(child: subprocess.Popen[bytes], mark: str, seconds: float) -> bool:
+def _gone(child: subprocess.Popen[bytes] | None, mark: str, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if child.poll() is not None and not marked(mark):
+        if (child is None or child.poll() is not None) and not marked(mark):
             return True
         time.sleep(0.02)
     return False

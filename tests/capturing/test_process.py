@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -98,17 +97,12 @@ def test_a_helper_that_outlives_its_parent_is_ended_and_holds_nothing_up(tmp_pat
 
 
 def test_ctrl_c_ends_the_child_and_is_passed_on(tmp_path: Path) -> None:
-    script = program(tmp_path / "tool", f"echo $$ > {tmp_path}/own; sleep 60")
-
-    def interrupt() -> None:
-        wait_for(tmp_path / "own")
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        run([str(script)], ENVIRONMENT, 30)
-    thread.join()
+    script = program(tmp_path / "tool", f"echo $$ > {tmp_path}/own; exec sleep 60")
+    parent = started(script)
+    wait_for(tmp_path / "own")
+    parent.send_signal(signal.SIGINT)
+    _, errors = parent.communicate(timeout=30)
+    assert parent.returncode == -signal.SIGINT and b"KeyboardInterrupt" in errors
     assert not alive(tmp_path / "own")
 
 
@@ -120,16 +114,20 @@ def test_a_child_in_another_session_gets_no_ctrl_c_of_its_own(tmp_path: Path) ->
 
 def test_a_child_does_not_outlive_the_process_that_was_killed(tmp_path: Path) -> None:
     script = program(tmp_path / "tool", f"echo $$ > {tmp_path}/own; exec sleep 60")
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(script)], cwd=Path(__file__).resolve().parents[2]
-    )
+    parent = started(script)
     wait_for(tmp_path / "own")
     parent.kill()
-    parent.wait()
+    parent.communicate()
     deadline = time.monotonic() + 5
     while alive(tmp_path / "own") and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not alive(tmp_path / "own")
+
+
+def started(script: Path) -> subprocess.Popen[bytes]:
+    """A process that runs ``script`` as a tool."""
+    command = [sys.executable, "-c", PARENT, str(script)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2])
 
 
 PARENT = "import sys; from moeprof.capturing.process import run; run([sys.argv[1]], {}, 60)"
