@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from moeprof.records import KernelMetrics
 from moeprof.reports.html.page import report_page
 from moeprof.reports.survey.build import build
 from moeprof.reports.survey.data import ReportData
@@ -227,3 +228,17 @@ def test_a_record_of_a_cpu_has_what_there_is(browser, tmp_path: Path) -> None:
         )
     assert found["stages"] == found["timeline0"] == 7
     assert found["waterfall"] == found["timeline1"] == -1
+
+
+def test_counters_of_kernels_are_a_table_below_the_ledger(browser, tmp_path: Path) -> None:
+    kernel = KernelMetrics("gemm1", 0, "void device_kernel<int>(Params)", 241_984.0)
+    run = replace(make_run(), kernel_metrics=(replace(kernel, dram_fraction=0.746),))
+    shown = "document.getElementById('details').textContent"
+    with browser.open(written(build([run]), tmp_path / "with.html"), WIDTHS[0]) as tab:
+        ready(tab)
+        assert "Kernels under Nsight Compute" in tab.evaluate(shown)
+        assert "74.6 %" in tab.evaluate(shown) and "device_kernel" in tab.evaluate(shown)
+        assert tab.evaluate("document.querySelectorAll('#details b').length") == 0
+    with browser.open(written(build([make_run()]), tmp_path / "without.html"), WIDTHS[0]) as tab:
+        ready(tab)
+        assert "Nsight Compute" not in tab.evaluate(shown)
