@@ -182,7 +182,7 @@ def _timeline_problems(timeline: TimelinePass, label: str) -> list[Reason]:
 
 def _clocks(first: Run, second: Run, labels: tuple[str, str]) -> list[Reason]:
     """The SM clock of one side more than 3 % below the other's, or throttling on one side only."""
-    mhz = [_sm_mhz(run) for run in (first, second)]
+    mhz = [sm_mhz(run) for run in (first, second)]
     if mhz[0] is None or mhz[1] is None:
         return []
     if abs(mhz[0] - mhz[1]) <= CLOCK_TOLERANCE * max(mhz[0], mhz[1]):
@@ -199,7 +199,8 @@ def _clocks(first: Run, second: Run, labels: tuple[str, str]) -> list[Reason]:
     return [Reason(Grade.UNLESS_FORCED, "SM clock", f"{sentence}{why}")]
 
 
-def _sm_mhz(run: Run) -> float | None:
+def sm_mhz(run: Run) -> float | None:
+    """The median SM clock beside the passes whose times count; None where it was not read."""
     named = [clock for clock in run.clocks if clock.pass_name in CLOCK_PASSES]
     readings = [clock.sm_mhz for clock in named if clock.sm_mhz]  # 0: it could not be read
     return statistics.median(readings) if readings else None

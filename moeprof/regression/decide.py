@@ -4,8 +4,9 @@ This is the whole decision and nothing else: no records, no sentences. A real ch
 check, the simulation thousands at once; both get the same answer.
 
 1. Times are divided by their process's pace (SM clock, host pace) where that removes at least half
-   of the variance within the sides. Where the sides' paces differ and times were not divided, a
-   change must also be there after the division; else it is a change of the clock.
+   of the variance within the sides; a change must then have the same sign in plain us. Where the
+   sides' paces differ and times were not divided, a change must also be there after the division;
+   else it is a change of the clock.
 2. The test is Welch's t on logarithms; the paired one where both sides were measured in turn and
    neighbours move together, which is seen from spreads as well, not from the difference.
 3. Round one suspects: p at ``screening_alpha`` by Holm, and an estimate beyond ``screening_floor``
@@ -109,14 +110,16 @@ def decide(
         slower &= again.p_above() <= policy.confirmation_alpha
         faster &= again.p_below() <= policy.confirmation_alpha
 
+    log_plain = whole.log_ratio(False)
     log_paced = np.where(whole.pace_known, whole.log_ratio(True), 0.0)
-    unexplained = _unexplained(whole, divided)
+    unexplained = ~whole.pace_known | (np.abs(whole.pace_gap) <= PACE_TOLERANCE)
     changed = slower | faster
-    real = changed & (unexplained | ((np.abs(log_paced) > floor) & (log_paced * log_ratio > 0)))
+    left = (np.abs(log_paced) > floor) & (log_paced * log_plain > 0)
+    real = changed & np.where(divided, log_plain * log_paced > 0, unexplained | left)
     margin = np.log1p(np.maximum(limits.relative_floor, limits.floor_us / whole.typical_us))
     p_same = test.p_within(margin)
     equal = (p_same <= policy.same_alpha) & ~changed
-    same = equal & (unexplained | (np.abs(log_paced) <= margin))
+    same = equal & (divided | unexplained | (np.abs(log_paced) <= margin))
     cleared = _cleared(test, whole, limits, policy)
     suspected = _suspected(each[0], divided, pairs, limits, policy)
     open_ = not (final or few)
@@ -134,7 +137,7 @@ def decide(
         divided=divided,
         pairs=pairs,
         ratio=np.exp(log_ratio),
-        ratio_plain=np.exp(whole.log_ratio(False)),
+        ratio_plain=np.exp(log_plain),
         ratio_paced=np.where(whole.pace_known, np.exp(log_paced), np.nan),
         shift_us=shift_us,
         p_value=np.minimum(test.p_above(), test.p_below()),
@@ -153,12 +156,6 @@ def _noise(test: MeanTest, whole: Sides, limits: Limits, interleaved: bool) -> A
     # the mean of a baseline's sessions, at least two, and the candidate's own
     sessions = 0.0 if interleaved else 1.5 * np.square(limits.session)
     return np.maximum(test.error, np.sqrt(between + sessions))
-
-
-def _unexplained(whole: Sides, divided: Flags) -> Flags:
-    """Where no pace can explain a change: it is unknown, alike on both sides, or divided out."""
-    alike = np.abs(whole.pace_gap) <= PACE_TOLERANCE
-    return np.asarray(divided | ~whole.pace_known | alike)
 
 
 def _suspected(first: Sides, divided: Flags, pairs: Flags, limits: Limits, policy: Policy) -> Flags:

@@ -44,7 +44,6 @@ def families_of(measures: Sequence[Measure]) -> tuple[int, ...]:
 def limits_of(
     measures: Sequence[Measure],
     typical_us: Array,
-    span_us: Array,
     policy: Policy,
     process: Array | float = 0.0,
     session: Array | float = 0.0,
@@ -52,11 +51,13 @@ def limits_of(
 ) -> Limits:
     """The limits of quantities of ``measures`` [Q] that take ``typical_us`` [..., Q].
 
-    span_us: [...]. Severe is a fraction of a stage's own GPU time, but of the span for what only
+    Severe is a fraction of a stage's own GPU time, but of the span for what only
     the host does: 5 % of a stage's host time is nothing that anyone waits for.
     """
-    span = np.broadcast_to(np.asarray(span_us)[..., None], typical_us.shape)
     is_busy = np.array([measure == "busy" for measure in measures])
+    is_span = np.array([measure == "span" for measure in measures])
+    span_us = typical_us[..., is_span if is_span.any() else is_busy].sum(axis=-1, keepdims=True)
+    span = np.broadcast_to(span_us, typical_us.shape)
     by_host = np.array([measure in ("host", "orchestration") for measure in measures])
     of_own = np.array([measure in ("busy", "span", "wall") for measure in measures])
     quantum_us = QUANTUM_US if gpu else 0.0

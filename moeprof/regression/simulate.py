@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -161,8 +160,8 @@ def _open(decision: Decision) -> Flags:
 
 def _alerts(first: Decision, last: Decision) -> tuple[Flags, Flags]:
     """Whether anything alerts, [N], and which stages do by GPU or host time, [N, stage]."""
-    asked = first.awaited.any(axis=-1)[:, None]
-    told: Any = np.where(asked, last.regressed, first.regressed)
+    asked = np.asarray(first.awaited.any(axis=-1))[:, None]
+    told = np.where(asked, last.regressed, first.regressed)
     return np.asarray(told.any(axis=-1)), told[:, :COUNT] | told[:, COUNT : 2 * COUNT]
 
 
@@ -186,7 +185,7 @@ def _decided(
         (None if stored else measured(BASELINE, 1), measured(CANDIDATE, 1)),
     ]
     typical_us = np.median(start.us, axis=-1)
-    limits = limits_of(MEASURES, typical_us, typical_us[:, MEASURES.index("span")], policy)
+    limits = limits_of(MEASURES, typical_us, policy)
     found = [
         decide(with_paces(MEASURES, rounds[:count]), limits, policy, interleaved=not stored)
         for count in (1, 2)

@@ -48,6 +48,16 @@ def summarise(iterations: Array, typical_us: Array | float) -> Array:
     return np.where(short, trimmed, np.median(iterations, axis=-1))
 
 
+def summarise_all(samples: Sequence[Array], typical_us: float) -> Array:
+    """``summarise`` of samples that may differ in length, [len(samples)]; in few calls, since
+    each of scipy's costs milliseconds."""
+    found = np.empty(len(samples))
+    for length in {len(sample) for sample in samples}:
+        same = [i for i, sample in enumerate(samples) if len(sample) == length]
+        found[same] = summarise(np.stack([samples[i] for i in same]), typical_us)
+    return found
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class MeanTest:
     """Difference of two means [...], its standard error and the degrees of freedom of that."""

@@ -35,8 +35,17 @@ Measure = Literal["busy", "host", "span", "wall", "orchestration"]
 STAGE_MEASURES: tuple[Measure, ...] = ("busy", "host")
 FORWARD_MEASURES: tuple[Measure, ...] = ("span", "wall", "orchestration")
 
-# what a stage's part of the span is made of, and the whole of it
-Component = Literal["time", "busy", "host_late", "api", "launch_latency", "dependency"]
+# a stage's part of the span and what that is made of; before and after it, of the forward ('')
+Component = Literal[
+    "time",
+    "busy",
+    "host_late",
+    "api",
+    "launch_latency",
+    "dependency",
+    "prologue",
+    "epilogue",
+]
 COMPONENTS: tuple[Component, ...] = (
     "time",
     "busy",
@@ -71,6 +80,8 @@ CauseKind = Literal[
     "api",
     "launch_latency",
     "dependency",
+    "prologue",
+    "epilogue",
     "host",
     "hidden",
 ]
@@ -154,13 +165,14 @@ class Finding:
 @dataclass(frozen=True, slots=True)
 class Shift:
     """How one component of a stage's part of the span moved, us: medians over processes and the
-    Hodges-Lehmann difference. An explanation, without a verdict."""
+    Hodges-Lehmann difference. noise_us: its standard error. An explanation, without a verdict."""
 
     stage: str
     component: Component
     baseline_us: float
     candidate_us: float
     shift_us: float
+    noise_us: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
