@@ -53,7 +53,7 @@ LONGEST_PATTERN, LONGEST_NAME, LARGEST_FILE, MOST_RULES = 300, 1_000, 1 << 20, 6
 MOST_REPEATS, UNBOUNDED, MOST_CHOICES = 2, 20, 1_000
 STEP_NUMBER: Mapping[str, int] = {str(step): number for number, step in enumerate(STEPS)}
 _TOP, _RULE = (
-    ("name", "about", "needs", "others", "rule"),
+    ("name", "needs", "others", "rule"),
     ("kernel", "call", "range", "step", "steps", "joins", "after", "before", "at_most"),
 )
 
@@ -83,7 +83,6 @@ class RuleSet:
 
     name: str
     rules: tuple[Rule, ...]
-    about: str = ""
     needs: tuple[str, ...] = ()
     others: tuple[str, ...] = field(default=())
 
@@ -177,8 +176,7 @@ def parse_rules(text: str, where: str) -> RuleSet:
     name = document.get("name", Path(where).stem)
     if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > 80:
         raise UsageError(f"{where}: name is {name!r:.60}", "a short text")
-    about = document.get("about", "")
-    return RuleSet(name, rules, about if isinstance(about, str) else "", needs, others)
+    return RuleSet(name, rules, needs, others)
 
 
 def _rule(entry: Any, others: tuple[str, ...], where: str) -> Rule:
@@ -192,39 +190,52 @@ def _rule(entry: Any, others: tuple[str, ...], where: str) -> Rule:
     }
     if not patterns:
         raise UsageError(f"{where} matches nothing", "kernel, call or range")
-    given = [key for key in ("step", "steps", "joins") if key in entry]
-    if len(given) != 1:
-        raise UsageError(
-            f"{where} gives {' and '.join(given) or 'no step'}", "step, steps or joins"
-        )
-    labels: tuple[str, ...] = ()
-    if given != ["joins"]:
-        named = [entry["step"]] if given == ["step"] else entry["steps"]
-        labels = _texts(named, f"{where}, {given[0]}")
-        if not labels:
-            raise UsageError(f"{where}, steps is empty", "one step or more")
-        for label in labels:
-            _require_step(label, others, f"{where}, {given[0]}")
-    elif entry["joins"] not in ("next", "previous"):
-        raise UsageError(f"{where}, joins is {entry['joins']!r:.40}", "'next' or 'previous'")
-    bounds = {key: entry.get(key, "") for key in ("after", "before")}
-    for key, step in bounds.items():
-        if step and step not in STEP_NUMBER:
-            do = nearest(str(step), STEP_NUMBER)
-            raise UsageError(f"{where}, {key} is {step!r:.40}", "a step", do)
     at_most = entry.get("at_most")
     if at_most is not None and (type(at_most) is not int or at_most < 1):
         raise UsageError(f"{where}, at_most is {at_most!r:.40}", "a whole number from 1 on")
+    labels, joins = _outcome(entry, others, where)
     return Rule(
         labels=labels,
         kernel=patterns.get("kernel"),
         call=patterns.get("call"),
         range=patterns.get("range"),
-        joins=entry.get("joins", ""),
-        after=bounds["after"],
-        before=bounds["before"],
+        joins=joins,
+        after=_bound(entry, "after", where),
+        before=_bound(entry, "before", where),
         at_most=at_most,
     )
+
+
+def _outcome(
+    entry: Mapping[str, Any], others: tuple[str, ...], where: str
+) -> tuple[tuple[str, ...], Literal["", "next", "previous"]]:
+    """The labels that a rule gives, or what its operations join."""
+    given = [key for key in ("step", "steps", "joins") if key in entry]
+    if len(given) != 1:
+        found = f"{where} gives {' and '.join(given) or 'no step'}"
+        raise UsageError(found, "step, steps or joins")
+    (key,) = given
+    value = entry[key]
+    if key == "joins":
+        if value == "next" or value == "previous":
+            return (), "next" if value == "next" else "previous"
+        raise UsageError(f"{where}, joins is {value!r:.40}", "'next' or 'previous'")
+    labels = _texts([value] if key == "step" else value, f"{where}, {key}")
+    if not labels:
+        raise UsageError(f"{where}, steps is empty", "one step or more")
+    for label in labels:
+        _require_step(label, others, f"{where}, {key}")
+    return labels, ""
+
+
+def _bound(entry: Mapping[str, Any], key: str, where: str) -> str:
+    step = entry.get(key)
+    if step is None:
+        return ""
+    if not isinstance(step, str) or step not in STEP_NUMBER:
+        do = nearest(str(step)[:40], STEP_NUMBER)
+        raise UsageError(f"{where}, {key} is {step!r:.40}", "a step", do)
+    return step
 
 
 def _require_step(label: str, others: tuple[str, ...], where: str) -> None:
