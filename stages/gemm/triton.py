@@ -35,8 +35,14 @@ def gemm1(
     expert_counts,
     seq_len,
     buffers,
+    *,
+    weight_rows=None,
+    steps_in_flight=None,
 ):
-    """[E_l * capacity, H] x [E_l, 2I, H] -> gemm1_output [E_l * capacity, 2I] bfloat16."""
+    """[E_l * capacity, H] x [E_l, 2I, H] -> gemm1_output [E_l * capacity, 2I] bfloat16.
+
+    weight_rows: of a tile, 64 or 128; steps_in_flight: of K. None: by the rows at a time.
+    """
     return stream_weights(
         "gemm1_output",
         shuffled_hidden_states,
@@ -46,6 +52,8 @@ def gemm1(
         expert_counts,
         seq_len,
         buffers,
+        weight_rows,
+        steps_in_flight,
     )
 
 
@@ -58,8 +66,14 @@ def gemm2(
     expert_counts,
     seq_len,
     buffers,
+    *,
+    weight_rows=None,
+    steps_in_flight=None,
 ):
-    """[E_l * capacity, I] x [E_l, H, I] -> gemm2_output [E_l * capacity, H] bfloat16."""
+    """[E_l * capacity, I] x [E_l, H, I] -> gemm2_output [E_l * capacity, H] bfloat16.
+
+    Options: see gemm1.
+    """
     return stream_weights(
         "gemm2_output",
         activated,
@@ -69,6 +83,8 @@ def gemm2(
         expert_counts,
         seq_len,
         buffers,
+        weight_rows,
+        steps_in_flight,
     )
 
 
@@ -77,12 +93,24 @@ def tile_of_rows(seq_len: int) -> int:
     return max(16, min(LARGEST_TILE, triton.next_power_of_2(triton.cdiv(seq_len, 16))))
 
 
-def stream_weights(name, rows, scale, weights, weights_scale, counts, seq_len, buffers):
+def stream_weights(
+    name,
+    rows,
+    scale,
+    weights,
+    weights_scale,
+    counts,
+    seq_len,
+    buffers,
+    weight_rows=None,
+    steps_in_flight=None,
+):
     """rows [E * capacity, K] e4m3, weights [E, N, K] e4m3 -> [E * capacity, N] bfloat16."""
     experts, n, k = weights.shape
     output = buffers.empty(name, (rows.shape[0], n), torch.bfloat16, rows.device)
     tile = tile_of_rows(seq_len)
-    columns, stages = MANY_ROWS if tile == LARGEST_TILE else FEW_ROWS
+    fastest = MANY_ROWS if tile == LARGEST_TILE else FEW_ROWS
+    columns, steps = weight_rows or fastest[0], steps_in_flight or fastest[1]
     stream_kernel[(n // columns, experts)](
         rows,
         scale,
@@ -96,7 +124,7 @@ def stream_weights(name, rows, scale, weights, weights_scale, counts, seq_len, b
         EDGE=BLOCK,
         COLUMNS=columns,
         ROWS=tile,
-        STEPS_IN_FLIGHT=stages,
+        STEPS_IN_FLIGHT=steps,
         num_warps=4,
     )
     return output

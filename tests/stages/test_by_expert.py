@@ -152,3 +152,15 @@ def test_tiles_fit_into_the_capacity():
     for tokens in (1, 15, 16, 17, 128, 129, 900, 901, 1024, 14107):
         capacity = prepare.capacity_of(tokens)
         assert capacity >= tokens and capacity % gemm_triton.tile_of_rows(tokens) == 0
+
+
+@pytest.mark.parametrize("options", [{"weight_rows": 128}, {"steps_in_flight": 2}])
+def test_tiles_change_no_result(device, make_problem, run, options):
+    problem = make_problem(13, 24)
+    streamed = gemm_triton.gemm1
+    position = next(i for i, s in enumerate(SOLUTION.stages) if s.name == "gemm1")
+    outputs = [
+        run(SOLUTION.with_stage(position, stage), problem)["output"]
+        for stage in (streamed, streamed.with_options(**options))
+    ]
+    assert torch.equal(*outputs)
