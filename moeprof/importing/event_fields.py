@@ -53,7 +53,7 @@ def _rounded_span_ns(ts: Any, dur: Any) -> tuple[int, int] | None:
         return None
     start = _EXACT.multiply(start_us, 1000)
     end_ns = int(_EXACT.add(start, _EXACT.multiply(duration_us, 1000)).to_integral_value())
-    return (int(start.to_integral_value()), end_ns) if end_ns else None
+    return (int(start.to_integral_value()), end_ns) if 0 < end_ns < LATEST_NS else None
 
 
 def _decimal(value: Any) -> Decimal | None:
@@ -67,7 +67,7 @@ def _decimal(value: Any) -> Decimal | None:
             return None
     else:
         return None
-    return number if 0 <= number < LATEST_US / 2 else None
+    return number if 0 <= number < LATEST_US else None
 
 
 def natural(value: Any, most: int = MOST) -> int | None:
