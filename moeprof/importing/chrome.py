@@ -17,7 +17,7 @@ import numpy as np
 from moeprof.importing.chrome_tracks import Names, Shown, shown_by, transfer_name
 from moeprof.importing.cuda_calls import call_name
 from moeprof.importing.event_fields import moment_ns, natural, shape, span_ns
-from moeprof.importing.gathered import Gathered, Numbered, Rows, text_of
+from moeprof.importing.gathered import Gathered, Numbered, Rows, check_count, text_of
 from moeprof.importing.json_stream import REPEATED
 from moeprof.importing.trace import PUSH_POP, START_END, Times
 from moeprof.importing.trace_tables import UNKNOWN
@@ -85,7 +85,9 @@ class PlainTracks:
         row, key = self._row(event), self._key(event, on_thread)
         if begin is None or self._open_count >= MOST_OPEN:
             self._leave_out(NO_TIMES if begin is None else "begins of events, too many open")
-        elif row is not None and key is not None:
+        elif key is None:
+            self._leave_out("begins of events without a sound id")
+        elif row is not None:
             style = PUSH_POP if on_thread else START_END
             self._open.setdefault(key, []).append((begin, *row, style))
             self._open_count += 1
@@ -121,6 +123,7 @@ class PlainTracks:
         arguments = event.get("args")
         if type(arguments) is not dict:
             arguments = {}
+        check_count(len(self._rows) + self._open_count + 1)
         name = text_of(event.get("name"))
         track = self._found.track(event.get("pid", 0), event.get("tid", 0))
         if name is None or track is None:
@@ -167,11 +170,12 @@ class PlainTracks:
         for reason, count in self._left_out.items():
             self._found.leave_out(reason, count)
         rows = self._rows.table()
-        number = rows[:, 3]
+        order = np.argsort(rows[:, 3], kind="stable")
+        used, begins = np.unique(rows[order, 3], return_index=True)
         shown = shown_by(self._found.tracks.values, self._processes, self._threads)
-        hosts = {shown[track].process for track in np.unique(number).tolist() if shown[track].host}
-        for track in np.unique(number).tolist():
-            mine = np.flatnonzero(number == track)
+        hosts = {shown[track].process for track in used.tolist() if shown[track].host}
+        pieces = np.split(order, begins)[1:]  # what lies before the first begin is nothing
+        for track, mine in zip(used.tolist(), pieces, strict=True):
             for some in np.array_split(mine, 1 + len(mine) // PIECE):
                 if shown[track].host:
                     self._host(rows[some])

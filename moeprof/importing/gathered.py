@@ -148,10 +148,7 @@ class Gathered:
 
     def _count(self) -> None:
         self._events += 1
-        if self._events > MOST_EVENTS:
-            raise RecordError(
-                "too many events", f"at most {MOST_EVENTS:,}", "record fewer iterations"
-            )
+        check_count(self._events)
 
     # -- the trace --------------------------------------------------------------------------
 
@@ -187,6 +184,12 @@ class Gathered:
 
     def _left_out_notes(self) -> list[str]:
         return [f"left out: {count:,} {reason}" for reason, count in self.left_out.items()]
+
+
+def check_count(events: int) -> None:
+    """Raise RecordError if so many events are more than is kept."""
+    if events > MOST_EVENTS:
+        raise RecordError("too many events", f"at most {MOST_EVENTS:,}", "record fewer iterations")
 
 
 def text_of(name: object) -> str | None:

@@ -48,6 +48,10 @@ def operation_table(
     owner: Times,
     descriptions: tuple[Operation, ...],
 ) -> tuple[OperationTable, list[str]]:
+    """Operations in order of start, each with the process that launched it, and what is doubtful.
+
+    rows: start, end, correlation, description, GPU, and the track whose process it is or -1.
+    """
     order = np.argsort(rows[:, 0], kind="stable")
     correlation, own_track = rows[order, 2], rows[order, 5]
     by_call, ambiguous = _launching_process(correlation, calls, owner)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
 from moeprof.errors import RecordError
+from moeprof.importing import gathered
 from moeprof.importing.chrome_tracks import shown_by, transfer_name
 from moeprof.importing.kineto import read_kineto
 from moeprof.importing.trace import PUSH_POP, START_END, TraceSource
@@ -267,6 +269,10 @@ def test_operations_and_calls_without_an_end_are_left_out(read):
         ({"ph": "X", "pid": 5, "tid": 1, "ts": 1, "dur": 2}, "events without a name or track"),
         ({"ph": "X", "name": "r", "pid": [], "ts": 1, "dur": 2}, "events without a name or track"),
         ({"ph": "E", "pid": 5, "tid": 1, "ts": 1}, "ends of events without a begin"),
+        (
+            {"ph": "b", "name": "r", "pid": 5, "tid": 1, "ts": 1, "id": {}},
+            "begins of events without a sound id",
+        ),
         ({"name": "r", "ts": 1, "dur": 2}, "entries that are no events"),
         ({"ph": "XX", "name": "r"}, "entries that are no events"),
         ({"ph": ["X"]}, "entries that are no events"),
@@ -298,6 +304,18 @@ def test_kernels_by_category_beside_ranges_by_track(read):
     )
     assert [one.name for one in trace.operations.descriptions] == ["k"]
     assert ranges_of(trace) == [("layer", 1_000, 21_000)]
+
+
+def test_many_tracks_are_settled_in_time_and_many_events_refused(read, monkeypatch):
+    events = [complete("r", 10 + n, 5, 5, n) for n in range(20_000)]
+    events += [complete("k", 10 + n, 5, "GPU 0", n) for n in range(20_000)]
+    began = time.process_time()
+    trace = read(events)
+    assert len(trace.operations) == len(trace.ranges) == len(trace.threads) == 20_000
+    assert time.process_time() - began < 5
+    monkeypatch.setattr(gathered, "MOST_EVENTS", 39_999)
+    with pytest.raises(RecordError, match="too many events; expected at most 39,999"):
+        read(events)
 
 
 def test_without_any_gpu_track_it_is_refused(read):
