@@ -202,6 +202,17 @@ def test_where_two_processes_made_calls_the_correlation_id_tells_whose_an_operat
     )
 
 
+def test_a_kernel_that_says_another_process_than_its_gpu_belongs_to_that_one(read):
+    """As moeprof's export of a replayed graph beside the forward: no call launched it there."""
+    file = KinetoFile().call("cudaLaunchKernel", 1_000, 5_000, 1, pid=1).kernel("k", 9_000, 10, 1)
+    args = {"device": 0, "stream": 7}
+    file.complete("kernel", "replayed", 9_000, 10, 2, 7, args=args)
+    operations = read(file).operations
+    places = [operations.places[n] for n in operations.place]
+    names = [operations.descriptions[n].name for n in operations.description]
+    assert dict(zip(names, places, strict=True)) == {"k": (1, 0), "replayed": (2, 0)}
+
+
 def test_a_kernel_whose_launch_the_window_missed_stays_and_is_counted(read):
     trace = read(
         two_iterations().kernel("late", 2_000_000, 10, 777).kernel("odd", 2_100_000, 10, 0)
