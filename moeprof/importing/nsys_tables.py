@@ -29,11 +29,15 @@ Values = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Columns of one table that are read. ``needed``: those without which it cannot be."""
+    """Columns of one table that are read. ``needed``: those without which it cannot be.
+
+    context: whether a capture can be read without the table.
+    """
 
     numbers: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
+    context: bool = False
 
 
 _OPERATION = ("start", "end", "deviceId", "streamId", "correlationId", "globalPid", "graphNodeId")
@@ -49,7 +53,7 @@ SHAPE = (
 )
 
 READ: dict[str, Columns] = {
-    EXPORT: Columns(texts=("name", "value"), needed=("name", "value")),
+    EXPORT: Columns(texts=("name", "value"), needed=("name", "value"), context=True),
     STRINGS: Columns(("id",), ("value",), needed=("id", "value")),
     KERNEL: Columns((*_OPERATION, *NAMES, *SHAPE), needed=("start", "end")),
     MEMCPY: Columns((*_OPERATION, "bytes", "copyKind"), needed=("start", "end")),
@@ -64,15 +68,16 @@ READ: dict[str, Columns] = {
         ("text",),
         needed=("start", "end", "eventType", "globalTid"),
     ),
-    OVERHEAD: Columns(("start", "end"), needed=("start", "end")),
-    DIAGNOSTICS: Columns(("severity",), ("text",), needed=("severity", "text")),
+    OVERHEAD: Columns(("start", "end"), needed=("start", "end"), context=True),
+    DIAGNOSTICS: Columns(("severity",), ("text",), needed=("severity", "text"), context=True),
     GPUS: Columns(
         ("id", "smCount", "computeMajor", "computeMinor", "l2CacheSize", "totalMemory"),
         ("name",),
         needed=("id",),
+        context=True,
     ),
-    DEVICES: Columns(("gpuId", "cudaId", "pid"), needed=("gpuId", "cudaId", "pid")),
-    SYSTEM: Columns(texts=("name", "value"), needed=("name", "value")),
+    DEVICES: Columns(("gpuId", "cudaId", "pid"), needed=("gpuId", "cudaId", "pid"), context=True),
+    SYSTEM: Columns(texts=("name", "value"), needed=("name", "value"), context=True),
 }
 
 
@@ -97,22 +102,33 @@ class Tables(Protocol):
 
 
 def rows(tables: Tables, table: str) -> Iterator[Chunk]:
-    """The rows of ``table`` in pieces, none if it does not exist.
+    """The rows of ``table`` in pieces, none if it does not exist or is ``unread``.
 
-    Raises RecordError if a needed column is missing.
+    Raises RecordError if a needed column is missing and the table is no mere context.
     """
-    present = tables.columns(table)
-    if not present:
+    present, read = tables.columns(table), READ[table]
+    lacking = [column for column in read.needed if column not in present]
+    if not present or (lacking and read.context):
         return
-    for column in READ[table].needed:
-        if column not in present:
-            low, high = (".".join(map(str, version)) for version in KNOWN_SCHEMAS)
-            raise RecordError(
-                f"{tables.source}: its table {table} has no column {column}",
-                f"an export of schema {low} to {high}",
-                EXPORT_AGAIN,
-            )
-    yield from tables.chunks(table, READ[table])
+    if lacking:
+        low, high = (".".join(map(str, version)) for version in KNOWN_SCHEMAS)
+        raise RecordError(
+            f"{tables.source}: its table {table} has no column {lacking[0]}",
+            f"an export of schema {low} to {high}",
+            EXPORT_AGAIN,
+        )
+    yield from tables.chunks(table, read)
+
+
+def unread(tables: Tables) -> list[str]:
+    """A note for each table that is there but lacks what it would be read for."""
+    return [
+        f"its table {table} has no column {column} and was not read"
+        for table, read in READ.items()
+        if read.context
+        for column in read.needed
+        if tables.columns(table) and column not in tables.columns(table)
+    ]
 
 
 def usable(start_ns: Values, end_ns: Values) -> NDArray[np.bool_]:

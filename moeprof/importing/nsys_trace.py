@@ -36,6 +36,7 @@ from moeprof.importing.nsys_tables import (
     Tables,
     Values,
     rows,
+    unread,
 )
 from moeprof.importing.trace import CallTable, RangeTable, Trace
 
@@ -55,7 +56,7 @@ def trace_of(tables: Tables, demangle: Demangle) -> Trace:
     ids = [part.name_ids() for part in (operations, calls, ranges)]
     strings = _strings(tables, np.unique(np.concatenate(ids)), left_out)
     spelled = _kernel_names(strings, ids[0], demangle)
-    notes = [*about.notes, *whole_graphs(tables), *diagnostics(tables)]
+    notes = [*about.notes, *unread(tables), *whole_graphs(tables), *diagnostics(tables)]
     missing = _MissingNames()
     trace_calls, trace_ranges = calls.table(strings), ranges.table(strings)
     trace_operations = operations.table(_naming(strings, spelled, missing))

@@ -84,6 +84,23 @@ def test_a_table_without_a_needed_column_is_refused_in_one_line(read, table, mon
     assert "\n" not in str(caught.value)
 
 
+def test_context_without_a_needed_column_is_passed_over_and_said(read, monkeypatch):
+    for table in ("META_DATA_EXPORT", "TARGET_INFO_GPU", "DIAGNOSTIC_EVENT", "PROFILER_OVERHEAD"):
+        columns = files.LAYOUT[table].replace("value", "").replace("id ", "").replace("end", "")
+        monkeypatch.setitem(files.LAYOUT, table, columns.replace("text", ""))
+    export = files.two_iterations()
+    export.diagnostic(3, "stopped")
+    export.overhead(1, 2)
+    trace = read(export)
+    assert (len(trace.operations), len(trace.calls), trace.gpus) == (6, 8, ())
+    assert trace.notes[1:] == (
+        "its table META_DATA_EXPORT has no column value and was not read",
+        "its table PROFILER_OVERHEAD has no column end and was not read",
+        "its table DIAGNOSTIC_EVENT has no column text and was not read",
+        "its table TARGET_INFO_GPU has no column id and was not read",
+    )
+
+
 @pytest.mark.parametrize("table", [files.KERNEL, files.CALLS, "NVTX_EVENTS", "StringIds"])
 def test_tables_that_were_never_created_read_as_empty(read, table):
     export = files.two_iterations()
