@@ -292,11 +292,12 @@ def test_other_phases_of_the_format_are_passed_over_silently(read, phase):
     assert not [line for line in trace.notes if "left out" in line]
 
 
-def test_kernels_by_category_beside_ranges_by_track(read):
+@pytest.mark.parametrize("stream", ["stream 7", ""])
+def test_kernels_by_category_beside_ranges_by_track(read, stream):
     """An exporter that knows Kineto's word for kernels but not for ranges."""
     trace = read(
         [
-            *named(9, "GPU 0", 7, "stream 7"),
+            *named(9, "GPU 0", 7, stream),
             complete("k", 10, 5, 9, 7, cat="kernel", args={"device": 0, "stream": 7}),
             complete("projected layer", 10, 5, 9, 8),
             complete("layer", 1, 20, 5, 1, cat="nvtx"),

@@ -170,6 +170,18 @@ def test_categories_of_the_first_kineto_are_the_same_ones(read):
     assert len(trace.ranges) == 0
 
 
+def test_events_of_other_categories_are_no_ranges(read, tmp_path):
+    file = KinetoFile()
+    file.complete("mine", "custom", 1_000, 50_000, HOST, THREAD)
+    file.event("B", None, "begun", ts=2, pid=HOST, tid=THREAD)
+    file.complete("gpu_user_annotation", "moeprof.gemm1", 9_000, 1_000, 0, 7)
+    trace = read(file.kernel("k", 9_000, 1_000, 4))
+    assert len(trace.ranges) == 0 and len(trace.operations) == 1
+    bare = tmp_path / "bare.json"  # no header says whose it is
+    bare.write_text(f"[{file.events[2]}, {file.events[3]}]")
+    assert len(read_kineto(bare).ranges) == 0
+
+
 def test_operations_of_two_gpus_belong_to_the_one_process_of_the_file(read):
     file = two_iterations()
     file.kernel("k", 1_500_000, 1_000, 90, device=1, stream=20).call(
