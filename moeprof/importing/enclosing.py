@@ -30,14 +30,13 @@ def enclosed(trace: Trace, process: int, launches: Launches, wanted: NDArray[np.
     """The innermost range around each launch call, on its thread; -1 without one.
 
     wanted: of each name in ``trace.ranges.names`` whether such ranges count. Ranges that were left
-    open do not.
+    open, or end before they begin, enclose nothing.
     """
     ranges = trace.ranges
     found = np.full(len(launches.thread), -1, dtype=np.int64)
     if not len(ranges) or not wanted.any():
         return found
-    counts = wanted[ranges.name] & (ranges.end_ns >= ranges.start_ns) & (ranges.end_ns >= 0)
-    counts &= np.isin(ranges.thread, threads_of(trace, process))
+    counts = wanted[ranges.name] & np.isin(ranges.thread, threads_of(trace, process))
     by_thread = dict(groups(launches.thread, np.flatnonzero(launches.thread >= 0)))
     for thread, mine in groups(ranges.thread, np.flatnonzero(counts)):
         launched = by_thread.get(thread)

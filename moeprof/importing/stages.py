@@ -82,7 +82,7 @@ def charge_other_threads(
     """What other threads launched in a forward gets the stage its thread was in at that moment."""
     of = forwards.of
     thread = np.where(of >= 0, forwards.thread[np.maximum(of, 0)], -1)
-    foreign = (told.label < 0) & (of >= 0) & (thread >= 0) & (placed.thread != thread)
+    foreign = (told.label < 0) & (thread >= 0) & (placed.thread != thread)
     if not foreign.any():
         return told
     stages = stage_names(trace.ranges, mapping)

@@ -87,6 +87,9 @@ def test_of_two_calls_with_one_correlation_id_the_first_launched() -> None:
     builder.operation("kernel", 40, 50, 4)
     placed = place_operations(builder.trace(), 0)
     assert placed.call.tolist() == [0] and placed.returned_ns.tolist() == [30]
+    builder.call(1, 3, 9)  # ids need not grow
+    placed = place_operations(builder.trace(), 0)
+    assert placed.call.tolist() == [1] and placed.returned_ns.tolist() == [30]
 
 
 def test_operations_come_in_order_of_launch_and_nodes_of_a_graph_in_order_of_start() -> None:

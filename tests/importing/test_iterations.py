@@ -17,6 +17,7 @@ from moeprof.importing.iterations import (
 )
 from moeprof.importing.keep import spread, undisturbed
 from moeprof.importing.placed import Placed, place_operations
+from moeprof.importing.record import ImportOptions, record_of
 from moeprof.importing.rules import parse_rules, shipped_rules
 from moeprof.importing.trace import Trace
 from tests.importing.made_traces import KERNELS, TraceBuilder
@@ -205,6 +206,9 @@ def test_one_graph_launch_holds_the_forwards_of_many_layers() -> None:
     placed, forwards = walked(trace := builder.trace())
     assert len(forwards) == 3 * 58
     assert names_of(trace, placed, forwards) == [[*KERNELS]] * (3 * 58)
+    (timeline,) = record_of(trace, ImportOptions(file="x.sqlite")).timelines
+    (layer_kernels,) = timeline.operation_sets  # alike, without their numbers in the graph
+    assert {operation.graph_node for operation in layer_kernels} == {None}
     # the 2nd layer could run when the 1st was over, long after the one launch call returned
     assert forwards.entry_ns[0] == 50 + 20  # the first attention's end
     assert forwards.entry_ns[1] == 50 + 8 * 25 + 20
@@ -228,6 +232,60 @@ def test_the_router_may_be_a_kernel_that_no_rule_knows() -> None:
         builder.forward(at, ("my router", *KERNELS[1:]))
     placed, forwards = walked(trace := builder.trace())
     assert names_of(trace, placed, forwards) == [[*KERNELS[1:]]] * 3
+
+
+def test_a_stray_kernel_with_a_routers_name_begins_no_forward() -> None:
+    builder = TraceBuilder()
+    builder.launch(KERNELS[0], 0, 20, 30)  # once, while the program warmed up
+    for number in range(8):
+        builder.forward(1_000 * (number + 1), ("my router", *KERNELS[1:]))
+    placed, forwards = walked(trace := builder.trace())
+    assert names_of(trace, placed, forwards)[1:] == [[*KERNELS[1:]]] * 7
+
+
+def test_a_router_of_several_kernels_begins_one_forward() -> None:
+    builder = TraceBuilder()
+    for at in (0, 2_000, 4_000):
+        builder.forward(at, KERNELS[:1])
+        builder.forward(at + 100, KERNELS[:1])
+        builder.forward(at + 200)
+    placed, forwards = walked(trace := builder.trace())
+    assert names_of(trace, placed, forwards) == [[KERNELS[0], KERNELS[0], *KERNELS]] * 3
+
+
+def test_what_lacks_a_gemm_is_no_forward() -> None:
+    builder = TraceBuilder()
+    for at in (0, 1_000, 2_000, 3_000):
+        builder.forward(at)
+        builder.forward(at + 700, KERNELS[:2])  # a router for other work
+    placed, forwards = walked(trace := builder.trace())
+    assert names_of(trace, placed, forwards) == [[*KERNELS]] * 4
+    assert forwards.notes == ("4 forwards are not whole in the capture and are left out",)
+
+
+def test_a_range_is_a_forward_of_its_own_to_the_rules() -> None:
+    """Nothing is counted across: the second GEMM of one range is not the first of the next."""
+    rules = parse_rules(
+        '[[rule]]\nkernel = "my_gemm"\nsteps = ["gemm1", "gemm2"]\n'
+        '[[rule]]\nkernel = "sum"\nstep = "gather"\n',
+        "mine",
+    )
+    builder = TraceBuilder()
+    for number in range(3):
+        builder.range("iteration", 1_000 * number, 1_000 * number + 900)
+        for position, kernel in enumerate(("my_gemm", "my_gemm", "my_gemm")):
+            at = 1_000 * number + 100 * position
+            builder.launch(kernel, at, at + 20, at + 90)
+    builder.launch("sum", 5_000, 5_020, 5_030)
+    trace = builder.trace()
+    placed = place_operations(trace, 0)
+    forwards = range_forwards(trace, placed)
+    assert forwards is not None
+    fitted = apply(rules, trace, placed, forwards.of)
+    assert [fitted.walk.labels[number] for number in fitted.walk.label[:9]] == [
+        *("gemm1", "gemm2", "gemm2") * 3
+    ]
+    assert fitted.walk.label[9] == -1, "outside every range"
 
 
 def test_a_forward_in_chunks_is_one_forward() -> None:
@@ -332,3 +390,5 @@ def test_forwards_that_the_profiler_held_up_are_left_out_unless_most_are() -> No
         len(all_along) == 10 and "held up 10 of 10 forwards; they are kept" in all_along.notes[-1]
     )
     assert undisturbed(forwards, placed, np.array([[750, 990]])) is forwards
+    nested = undisturbed(forwards, placed, np.array([[1_500, 4_100], [1_600, 1_610]]))
+    assert nested.entry_ns.tolist() == [0, *range(5_000, 10_000, 1_000)]

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from moeprof.analysis.attribution import profile
 from moeprof.analysis.identity import sweep
+from moeprof.analysis.lanes import lanes_of
 from moeprof.analysis.profiles import UNATTRIBUTED
 from moeprof.compare.comparable import Grade, reasons
 from moeprof.compare.compare import compare, explain_pair
@@ -165,12 +166,38 @@ def test_times_are_from_the_host_entry_and_unknown_launches_are_told_apart() -> 
 
 def test_a_launch_one_nanosecond_before_the_entry_is_not_taken_for_unknown() -> None:
     builder = TraceBuilder()
-    for at in (0, 1_000):
+    builder.launch("busy before", 50, 60, 111)
+    for at in (100, 1_000, 2_000):  # the first is launched at 110 and could run from 111 on
         builder.forward(at)
-    builder.launch("busy before", 50, 60, 111)  # the first forward is launched at 10, runs at 111
-    trace = builder.trace()
-    for iteration in record_of(trace, OPTIONS).timelines[0].iterations:
-        assert -1 not in iteration.launch_begin_ns
+    run = record_of(builder.trace(), OPTIONS)
+    iterations = run.timelines[0].iterations
+    lanes = lanes_of(run, run.timelines[0].operation_sets[0], iterations[0])
+    assert min(interval.begin_ns for lane in lanes for interval in lane.intervals) == 0
+    assert [i.launch_begin_ns[0] for i in iterations] == [-2, 0, 0]
+    assert [i.launch_end_ns[0] for i in iterations] == [4, 5, 5]
+
+
+def test_operations_of_a_record_are_in_order_of_start() -> None:
+    builder = TraceBuilder()
+    builder.range("iteration", 0, 900)
+    builder.launch("launched first", 10, 500, 600, stream=8)
+    builder.launch("runs first", 20, 100, 200)
+    (timeline,) = record_of(builder.trace(), OPTIONS).timelines
+    assert [o.name for o in timeline.operation_sets[0]] == ["runs first", "launched first"]
+    assert timeline.iterations[0].launch_begin_ns == (20, 10)
+
+
+def test_stages_are_in_the_order_of_the_steps_whatever_ran_first() -> None:
+    """vLLM quantises the rows before it sorts them."""
+    kernels = (
+        *("void vllm::moe::grouped_topk_fused_kernel<float>()", "_per_token_group_quant_fp8"),
+        *("void vllm::moe::moe_align_block_size_kernel<int>()", "fused_moe_kernel"),
+        *("void vllm::act_and_mul_kernel<bf16>()", "fused_moe_kernel", "void moe_sum_kernel()"),
+    )
+    builder = TraceBuilder()
+    for at in (0, 1_000, 2_000):
+        builder.forward(at, kernels)
+    assert record_of(builder.trace(), OPTIONS).solution.stage_names == tuple(STEPS)
 
 
 def test_a_record_of_forwards_that_all_differ_keeps_fewer_of_them(monkeypatch) -> None:

@@ -197,6 +197,7 @@ def test_what_joins_belongs_to_its_neighbour_and_to_nothing_further_away() -> No
     kernels = ["mul", "fill", "fill", "route", "mul", "mul", "other", "mul", "fill", "other"]
     expected = ["", "routing", "routing", "routing", "routing", "routing", "", "", "", ""]
     assert labels_of(mine, kernels) == expected
+    assert labels_of(mine, ["fill", "other", "route"]) == ["", "", "routing"]
     kernels = ["route", "fill", "gemm", "mul", "fill", "route"]  # the fill begins a forward
     expected = ["routing", "gemm1", "gemm1", "gemm1", "routing", "routing"]
     assert labels_of(mine, kernels) == expected
