@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 
+from moeprof.checking.labels import code_labels
 from moeprof.checking.request import Request
 from moeprof.checking.rounds import Say, Trees, device_alone, fresh_runs, measure
 from moeprof.checking.trees import Tree
@@ -19,6 +20,7 @@ from moeprof.regression.policy import Policy
 from moeprof.regression.values import Check, Noise
 from moeprof.storage.baselines import StoredBaseline
 from moeprof.storage.checks import CheckFolder, save_check
+from moeprof.storage.sides import save_sides
 
 
 def check_baseline(
@@ -89,6 +91,7 @@ def _check(judged: _Judged, request: Request, folder: CheckFolder, say: Say) -> 
     require_statistics()
     with device_alone(say):
         check = _two_rounds(judged, request, folder, say)
+    save_sides(folder, code_labels(judged.trees))
     save_check(folder, check)
     return check
 
@@ -105,8 +108,7 @@ def _two_rounds(judged: _Judged, request: Request, folder: CheckFolder, say: Say
     check = judged.judge(baseline, candidate)
     if not check.awaiting:
         return check
-    suspected = ", ".join(dict.fromkeys(str(quantity) for quantity in check.awaiting))
-    say(f"suspected: {suspected}; a second round of fresh processes confirms or refutes it")
+    say(f"a second round of fresh processes decides {', '.join(map(str, check.awaiting))}")
     more = measure(judged.trees, request, processes, folder, say)
     return judged.judge(baseline, candidate, (more.get("baseline", ()), more["candidate"]))
 

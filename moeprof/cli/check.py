@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from moeprof.cli.check_outputs import FORMATS, FailOn, Outputs, check_files, deliver, exit_code
+from moeprof.cli.keeping import keep_check
 from moeprof.cli.options import (
     COUNT,
     FOLDER,
@@ -157,6 +158,7 @@ def command(
         _measure_only(asked)
         return
     check, run, records = _judged(asked)
+    keep_check(traces, check, asked.runs or Path(records))
     outputs = Outputs(form, files, summary, hook, webhook_on == "always")
     deliver(outputs, check, _places(outputs, run, solution), records)
     context.exit(exit_code(check, fail_on))
@@ -244,10 +246,12 @@ def _check_against(asked: Asked) -> tuple[Check, Path]:
 
 
 def _measure_only(asked: Asked) -> None:
+    from moeprof.checking.labels import code_labels
     from moeprof.checking.rounds import device_alone, measure
     from moeprof.checking.trees import working_tree
     from moeprof.cli.asking import ends_as_ctrl_c, say
     from moeprof.storage.checks import new_check_folder
+    from moeprof.storage.sides import save_sides
 
     tree = working_tree(str(asked.solution))
     processes = _policy(asked, None).processes
@@ -255,6 +259,7 @@ def _measure_only(asked: Asked) -> None:
     folder = new_check_folder(asked.traces, str(asked.solution), request.seq_len)
     with ends_as_ctrl_c(), device_alone(say):
         measure({"candidate": tree}, request, processes, folder, say)
+    save_sides(folder, code_labels({"candidate": tree}))
     click.echo(f"records {shown_path(folder.path)}")
 
 

@@ -1,0 +1,1 @@
+"""What every check measured, over time: values of the local store, series, change points."""
