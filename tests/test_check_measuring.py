@@ -550,9 +550,10 @@ def test_the_child_knows_whose_a_module_is(tmp_path, monkeypatch):
     module = type(sys)("inside")
     module.__file__ = str(inside)
     monkeypatch.setitem(sys.modules, "inside", module)
-    assert child.loaded_from(str(tmp_path)) == "inside"
-    assert child.loaded_from(str(tmp_path / "other")) == ""
-    assert child.loaded_from(sys.prefix) == "", "installed packages are nobody's"
+    assert child.loaded_from(str(tmp_path), "") == "inside"
+    assert child.loaded_from(str(tmp_path), str(tmp_path)) == "", "a worktree inside the repository"
+    assert child.loaded_from(str(tmp_path / "other"), "") == ""
+    assert child.loaded_from(sys.prefix, "") == "", "installed packages are nobody's"
 
 
 def test_a_check_folder_counts_on(tmp_path, make_run):

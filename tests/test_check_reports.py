@@ -97,6 +97,15 @@ def test_many_regressions_are_counted_not_listed():
     )
 
 
+def test_the_largest_comes_first_and_a_stage_before_the_forward():
+    large = regressed("gemm2", shift_us=40.0)
+    check = make_check(regressed(shift_us=2.0), large, regressed("", "wall", shift_us=90.0))
+    assert phrases.headline(check).startswith("REGRESSED gemm2: +4.9 % (+40.0 us")
+    assert phrases.headline(check).endswith("; also gemm1 +4.9 %, wall clock +4.9 %")
+    severe = make_check(regressed(severe=True, shift_us=2.0), large)
+    assert phrases.headline(severe).startswith("REGRESSED gemm1: ")
+
+
 def test_figures_keep_the_digits_that_matter():
     assert phrases.small_us(0.314) == "0.31" and phrases.small_us(1234.56) == "1,234.6"
     assert phrases.signed_us(-0.004) == "-0.00" and phrases.signed_us(0.0) == "+0.00"
@@ -218,7 +227,7 @@ def test_the_document_holds_the_whole_check(name):
     assert document.pop("headline") == phrases.headline(check)
     alerts = document.pop("alerts")
     assert [(a["stage"], a["measure"]) for a in alerts] == [
-        (f.quantity.stage, f.quantity.measure) for f in check.alerts
+        (f.quantity.stage, f.quantity.measure) for f in phrases.regressed(check)
     ]
     assert decode(Check, document) == check
 

@@ -30,7 +30,8 @@ def baseline_of(
     require_one_subject(runs, "a baseline")
     if len(runs) < FEWEST_PROCESSES:
         raise UsageError(
-            f"{len(runs)} processes make no baseline", f"at least {FEWEST_PROCESSES}, better 10"
+            f"{len(runs)} processes make no baseline",
+            f"at least {FEWEST_PROCESSES}, better {Policy().baseline_processes}",
         )
     first = runs[0]
     return Baseline(

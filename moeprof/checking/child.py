@@ -1,4 +1,4 @@
-"""What a fresh process runs first: ``python -P child.py PARENT FOLDER FOREIGN run OPTIONS...``.
+"""What a fresh process runs first: ``python -P child.py PARENT FOLDER FOREIGN OWN run ...``.
 
 Run as a file, before any moeprof is imported, so that it serves every revision's. It ends with its
 parent, even if that is killed, and it fails if the code it ran was not its side's own: an editable
@@ -17,7 +17,7 @@ PR_SET_PDEATHSIG = 1
 LEAKED = 2
 
 
-def main(parent: int, folder: str, foreign: str, arguments: list[str]) -> int:
+def main(parent: int, folder: str, foreign: str, own: str, arguments: list[str]) -> int:
     """Run moeprof's command line in ``folder``; its exit code, or LEAKED with one line."""
     end_with(parent)
     os.chdir(folder)
@@ -27,7 +27,7 @@ def main(parent: int, folder: str, foreign: str, arguments: list[str]) -> int:
         runpy.run_module("moeprof", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    leaked = loaded_from(foreign) if foreign and code in (0, 1) else ""
+    leaked = loaded_from(foreign, own) if foreign and code in (0, 1) else ""
     if leaked:
         sys.stdout.flush()
         print(
@@ -49,18 +49,22 @@ def end_with(parent: int) -> None:
         sys.exit(130)
 
 
-def loaded_from(folder: str) -> str:
-    """The first module whose file lies below ``folder``, not in this Python's own; '' if none."""
+def loaded_from(folder: str, own: str) -> str:
+    """The first module whose file lies below ``folder``; '' if none does.
+
+    Not counted are those of ``own`` and of this Python, which may lie there too.
+    """
     inside = os.path.realpath(folder) + os.sep
-    own = os.path.realpath(sys.prefix) + os.sep
+    allowed = tuple(os.path.realpath(path) + os.sep for path in (own, sys.prefix) if path)
     for name, module in sorted(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if isinstance(file, str) and name != "__main__":
             path = os.path.realpath(file)
-            if path.startswith(inside) and not path.startswith(own):
+            if path.startswith(inside) and not path.startswith(allowed):
                 return name
     return ""
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]))
+    parent, folder, foreign, own, *arguments = sys.argv[1:]
+    sys.exit(main(int(parent), folder, foreign, own, arguments))

@@ -25,11 +25,12 @@ def fresh_record(tree: Tree, request: Request, scratch: Path) -> Path:
 
     MoeprofError, one line, if it fails; a wrong result is a record and no failure.
     """
+    scratch = scratch.absolute()  # the process runs in its tree's folder
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     command = [
         *(sys.executable, "-P", child.__file__, str(os.getpid()), str(tree.folder)),
-        str(tree.foreign or ""),
+        *(str(tree.foreign or ""), str(tree.root or "")),
         *("run", "--solution", tree.solution, *request.arguments(), "--traces", str(scratch)),
     ]
     done = run_child(command, tree.environment(), request.seconds)

@@ -19,15 +19,16 @@ class Tree:
     """What a process of one side is started with.
 
     label: as people call it. solution: a name, or a file's absolute path. folder: where the process
-    runs. python_path: searched before what is installed. foreign: a folder none of whose modules
-    may be loaded, since they are the other side's; None: nothing is looked for. commit: '' for the
-    working tree; dirty: it has changes that are in no commit.
+    runs. python_path: searched before what is installed. root: of a revision's own files, and
+    foreign: the folder of the other side's, from which no module may be loaded; None for the
+    working tree. commit: '' where there is none; dirty: there are changes that are in no commit.
     """
 
     label: str
     solution: str
     folder: Path
     python_path: tuple[Path, ...]
+    root: Path | None = None
     foreign: Path | None = None
     commit: str = ""
     dirty: bool = False

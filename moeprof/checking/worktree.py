@@ -114,6 +114,7 @@ def _tree(solution: str, repository: Path, root: Path, commit: str) -> Tree:
         solution=str(given) if is_path(solution) else solution,
         folder=current if current.is_dir() else root,
         python_path=python_path,
+        root=root,
         foreign=repository,
         commit=commit,
     )

@@ -41,7 +41,9 @@ def command() -> None:
 @definition_option
 @measuring_options
 @dataset_option
-@click.option("--processes", type=COUNT, metavar="N", help="Fresh processes [default: 10].")
+@click.option(
+    "--processes", type=COUNT, metavar="N", help="Fresh processes [default: the policy's]."
+)
 @click.option("--name", metavar="B", help="[default: <solution>-T<tokens>].")
 @click.option("--note", default="", metavar="TEXT", help="Why, for whoever reads it in git.")
 @click.option(

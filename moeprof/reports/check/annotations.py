@@ -17,9 +17,8 @@ def check_annotations(check: Check, places: Places = NOWHERE) -> str:
     if check.wrong_result or not check.comparable:
         lines.append(_line("error", phrases.headline(check), "", places.solution))
     else:
-        lines += [_finding("error", check, finding, places) for finding in check.alerts]
-        improved = phrases.improved(check)
-        lines += [_finding("notice", check, finding, places) for finding in improved]
+        lines += [_finding("error", check, one, places) for one in phrases.regressed(check)]
+        lines += [_finding("notice", check, one, places) for one in phrases.improved(check)]
         if check.verdict == "INCONCLUSIVE":
             lines.append(_line("warning", phrases.headline(check), "", places.solution))
     if not lines:

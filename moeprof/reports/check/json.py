@@ -21,7 +21,7 @@ def check_document(check: Check) -> dict[str, Any]:
         "verdict": check.verdict,
         "exit_code": check.exit_code,
         "headline": phrases.headline(check),
-        "alerts": [_alert(check, finding) for finding in check.alerts],
+        "alerts": [_alert(check, finding) for finding in phrases.regressed(check)],
         **encode(check),
     }
 

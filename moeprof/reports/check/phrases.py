@@ -72,7 +72,7 @@ def headline(check: Check) -> str:
     if not check.comparable:
         return f"NOT COMPARABLE: {check.against[0] if check.against else 'no reason given'}"
     if check.verdict == "REGRESSED":
-        return _changed("REGRESSED", check, check.alerts)
+        return _changed("REGRESSED", check, regressed(check))
     if check.verdict == "IMPROVED":
         return _changed("IMPROVED", check, improved(check))
     if check.verdict == "SAME":
@@ -80,16 +80,28 @@ def headline(check: Check) -> str:
     return _inconclusive(check)
 
 
+def regressed(check: Check) -> tuple[Finding, ...]:
+    """What regressed, stages before the forward, severe ones and large shifts first."""
+    return _largest_first([f for f in check.findings if f.verdict == "REGRESSED"])
+
+
 def improved(check: Check) -> tuple[Finding, ...]:
-    """What improved, stages before the forward, the largest saving first."""
-    found = [f for f in check.findings if f.verdict == "IMPROVED"]
-    return tuple(sorted(found, key=lambda f: (not f.quantity.stage, f.shift_us or 0.0)))
+    """What improved, as ``regressed``."""
+    return _largest_first([f for f in check.findings if f.verdict == "IMPROVED"])
 
 
 def undecided(check: Check) -> tuple[Finding, ...]:
-    """What keeps the check from a verdict."""
+    """What keeps the check from a verdict, as ``regressed``."""
     found = [f for f in check.findings if f.verdict == "INCONCLUSIVE"]
-    return tuple(f for f in found if f.confirmation == "awaited" or not f.cleared) or tuple(found)
+    grave = [f for f in found if f.confirmation == "awaited" or not f.cleared]
+    return _largest_first(grave or found)
+
+
+def _largest_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    def key(finding: Finding) -> tuple[bool, bool, float]:
+        return not finding.quantity.stage, not finding.severe, -abs(finding.shift_us or 0.0)
+
+    return tuple(sorted(findings, key=key))
 
 
 def _changed(verdict: str, check: Check, findings: Sequence[Finding]) -> str:
@@ -113,7 +125,7 @@ def _all_within(check: Check) -> str:
 
 
 def _inconclusive(check: Check) -> str:
-    awaited = [f for f in check.findings if f.confirmation == "awaited"]
+    awaited = [f for f in undecided(check) if f.confirmation == "awaited"]
     if awaited:
         named = ", ".join(f"{quantity_label(f)} {percent(f.ratio)}" for f in awaited[:MOST_OTHERS])
         rest = len(awaited) - MOST_OTHERS

@@ -27,7 +27,7 @@ WRONG_RESULT = "wrong-result"
 
 def check_sarif(check: Check, places: Places = NOWHERE) -> dict[str, Any]:
     """The log as a JSON object."""
-    results = [_finding_result(check, finding, places) for finding in check.alerts]
+    results = [_finding_result(check, finding, places) for finding in phrases.regressed(check)]
     if check.wrong_result:
         headline = phrases.headline(check)
         results = [_result(check, WRONG_RESULT, "error", headline, "", places)]
