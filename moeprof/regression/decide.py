@@ -94,7 +94,9 @@ def decide(
     if interleaved:
         pairs = whole.gains_by_pairs(divided, limits.families)
     test = _test(whole, divided, pairs, limits)
-    log_ratio = whole.log_ratio(divided)
+    log_plain = whole.log_ratio(False)
+    log_paced = np.where(whole.pace_known, whole.log_ratio(True), 0.0)
+    log_ratio = np.where(divided, log_paced, log_plain)
     shift_us = pairwise_median(*whole.times_us(divided))
     noise = _noise(test, whole, limits, interleaved)
     floor = np.log1p(np.maximum(limits.relative_floor, policy.noise_factor * noise))
@@ -110,8 +112,6 @@ def decide(
         slower &= again.p_above() <= policy.confirmation_alpha
         faster &= again.p_below() <= policy.confirmation_alpha
 
-    log_plain = whole.log_ratio(False)
-    log_paced = np.where(whole.pace_known, whole.log_ratio(True), 0.0)
     unexplained = ~whole.pace_known | (np.abs(whole.pace_gap) <= PACE_TOLERANCE)
     changed = slower | faster
     left = (np.abs(log_paced) > floor) & (log_paced * log_plain > 0)

@@ -1,6 +1,7 @@
 """False alarms and power of a policy on hand-made noise, beside the rules of other tools.
 
-Each check is played with nothing changed and with one stage's GPU time lengthened by 3 and 5 %.
+Each check is played with nothing changed, with one stage's GPU time lengthened by 3 and 5 %, and
+with one stage's host time lengthened by 20 us.
 It is decided by ``decide``, the code that decides a real check, from the same summaries of the
 same number of processes. Counted are
 
@@ -41,28 +42,33 @@ from moeprof.regression.sides import Flags
 from moeprof.regression.statistics import Array, summarise
 from moeprof.regression.values import FORWARD_MEASURES, Measure
 
+OWN = "moeprof"
 COUNT = len(STAGES)
+ALL = range(COUNT)
 _BUSY: tuple[Measure, ...] = ("busy",)
 _HOST: tuple[Measure, ...] = ("host",)
 MEASURES: tuple[Measure, ...] = (*_BUSY * COUNT, *_HOST * COUNT, *FORWARD_MEASURES)
 ITERATIONS = 20  # of the default preset's CUPTI passes
 SLOWDOWNS = (0.03, 0.05)
+HOST_US = 20.0
 QUEUED_GAP_US, LAUNCH_LATENCY_US, LEAVING_US = 1.1, 2.4, 20.0
 BATCH = 500  # checks at once: 0.6 GB
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a rule did in one scenario. named: for each slowdown, by stage; counts of ``checks``."""
+    """What a rule did in one scenario: counts of ``checks``. named: for each slowdown of the GPU
+    time of a stage, by stage; host_named: for a slower host, by stage. None: it was not asked."""
 
     rule: str
     checks: int
     alarms: int
     named: tuple[tuple[float, tuple[int, ...]], ...]
+    host_named: tuple[int, ...] | None = None
     second: int | None = None
     undecided: int | None = None
 
-    def named_at(self, slowdown: float, stages: Sequence[int] = range(COUNT)) -> float:
+    def named_at(self, slowdown: float, stages: Sequence[int] = ALL) -> float:
         """Part of the slowdowns named, over ``stages``."""
         counts = dict(self.named)[slowdown]
         return sum(counts[stage] for stage in stages) / (self.checks * len(stages))
@@ -70,11 +76,13 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class ScenarioRates:
-    """One scenario: moeprof's rule first, then the others."""
+    """One scenario: moeprof's rule first, then the others. known: it was told of the spread
+    between sessions."""
 
     scenario: Scenario
     shape: Shape
     stored: bool
+    known: bool
     rates: tuple[Rates, ...]
 
 
@@ -85,22 +93,27 @@ def simulate(
     seed: int,
     shape: Shape = LARGE,
     stored: bool = False,
+    known: bool = False,
     rivals: bool = True,
     progress: Callable[[int], None] = lambda done: None,
 ) -> ScenarioRates:
-    """Play ``checks`` checks of ``scenario`` and count. stored: the baseline is not measured again
-    at the second round; its processes are then as many as both rounds' together."""
+    """Play ``checks`` checks of ``scenario`` and count.
+
+    stored: the baseline is not measured again at the second round; its processes are then as many
+    as both rounds' together. known: its noise between sessions is known to the rule.
+    """
     totals: dict[str, Rates] = {}
     for number, size in enumerate(_batches(checks)):
-        played = draw(scenario, shape, size, policy.processes, ITERATIONS, seed + number)
-        counted = [_own_rates(played, policy, stored)]
+        played = draw(scenario, shape, size, policy.processes, ITERATIONS, seed + number, stored)
+        session = scenario.session if known else 0.0
+        counted = [_own_rates(_Rule(policy, stored, session), played)]
         if rivals:
             counted += list(_rival_rates(played))
         for rates in counted:
             so_far = totals.get(rates.rule)
             totals[rates.rule] = rates if so_far is None else _added(so_far, rates)
         progress(size)
-    return ScenarioRates(scenario, shape, stored, tuple(totals.values()))
+    return ScenarioRates(scenario, shape, stored, known, tuple(totals.values()))
 
 
 def _batches(checks: int) -> Iterator[int]:
@@ -119,6 +132,9 @@ def _added(one: Rates, other: Rates) -> Rates:
         checks=one.checks + other.checks,
         alarms=one.alarms + other.alarms,
         named=named,
+        host_named=None
+        if one.host_named is None or other.host_named is None
+        else tuple(a + b for a, b in zip(one.host_named, other.host_named, strict=True)),
         second=None if one.second is None else one.second + (other.second or 0),
         undecided=None if one.undecided is None else one.undecided + (other.undecided or 0),
     )
@@ -127,26 +143,39 @@ def _added(one: Rates, other: Rates) -> Rates:
 # ---------------------------------------------------------------- moeprof's rule
 
 
-def _own_rates(played: Played, policy: Policy, stored: bool) -> Rates:
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """The policy and how the baseline is used."""
+
+    policy: Policy
+    stored: bool
+    session: float
+
+
+def _own_rates(rule: _Rule, played: Played) -> Rates:
     usual = _summaries(ticked(played.busy_us), played.host_us)
-    first, last = _decided(usual, played, policy, stored)
+    first, last = _decided(rule, usual, played)
     alarm, _ = _alerts(first, last)
     asked = first.awaited.any(axis=-1)
     open_ = _open(first) & ~asked | _open(last) & asked
-    named = []
-    for slowdown in SLOWDOWNS:
-        counts = []
-        for stage in range(COUNT):
-            changed = _slowed(usual, played, stage, slowdown)
-            _, stages = _alerts(*_decided(changed, played, policy, stored))
-            others = np.delete(stages, stage, axis=-1).any(axis=-1)
-            counts.append(int((stages[:, stage] & ~others).sum()))
-        named.append((slowdown, tuple(counts)))
+
+    def named(changed: Array, stage: int) -> int:
+        _, stages = _alerts(*_decided(rule, changed, played))
+        others = np.delete(stages, stage, axis=-1).any(axis=-1)
+        return int((stages[:, stage] & ~others).sum())
+
     return Rates(
-        rule="moeprof",
+        rule=OWN,
         checks=len(alarm),
         alarms=int(alarm.sum()),
-        named=tuple(named),
+        named=tuple(
+            (
+                slowdown,
+                tuple(named(_slower(usual, played, stage, slowdown), stage) for stage in ALL),
+            )
+            for slowdown in SLOWDOWNS
+        ),
+        host_named=tuple(named(_later(usual, played, stage), stage) for stage in ALL),
         second=int(asked.sum()),
         undecided=int((open_ & ~alarm).sum()),
     )
@@ -165,9 +194,7 @@ def _alerts(first: Decision, last: Decision) -> tuple[Flags, Flags]:
     return np.asarray(told.any(axis=-1)), told[:, :COUNT] | told[:, COUNT : 2 * COUNT]
 
 
-def _decided(
-    summaries: Array, played: Played, policy: Policy, stored: bool
-) -> tuple[Decision, Decision]:
+def _decided(rule: _Rule, summaries: Array, played: Played) -> tuple[Decision, Decision]:
     """After the first round, and after both. summaries: [N, side, round, Q, P]."""
 
     def measured(side: int, round_: int) -> Measured:
@@ -179,15 +206,17 @@ def _decided(
             np.concatenate([played.sm_mhz[:, side, r] for r in range(ROUNDS)], axis=-1),
         )
 
-    start = both(BASELINE) if stored else measured(BASELINE, 0)
+    start = both(BASELINE) if rule.stored else measured(BASELINE, 0)
     rounds = [
         (start, measured(CANDIDATE, 0)),
-        (None if stored else measured(BASELINE, 1), measured(CANDIDATE, 1)),
+        (None if rule.stored else measured(BASELINE, 1), measured(CANDIDATE, 1)),
     ]
     typical_us = np.median(start.us, axis=-1)
-    limits = limits_of(MEASURES, typical_us, policy)
+    limits = limits_of(MEASURES, typical_us, rule.policy, session=rule.session)
     found = [
-        decide(with_paces(MEASURES, rounds[:count]), limits, policy, interleaved=not stored)
+        decide(
+            with_paces(MEASURES, rounds[:count]), limits, rule.policy, interleaved=not rule.stored
+        )
         for count in (1, 2)
     ]
     return found[0], found[1]
@@ -201,18 +230,31 @@ def _summaries(busy_us: Array, host_us: Array) -> Array:
     return np.moveaxis(summarise(iterations, typical_us), -1, -2)
 
 
-def _slowed(usual: Array, played: Played, stage: int, slowdown: float) -> Array:
-    """The summaries with one stage of the candidate slower; what that leaves alone is kept."""
+def _slower(usual: Array, played: Played, stage: int, slowdown: float) -> Array:
+    """The summaries with one stage of the candidate slower on the GPU."""
     busy_us = played.busy_us[:, CANDIDATE].copy()
     busy_us[..., stage, :] *= 1.0 + slowdown
     busy_us = ticked(busy_us)
-    whole = _forward(busy_us, played.host_us[:, CANDIDATE])
-    iterations = np.concatenate((busy_us[..., stage : stage + 1, :], whole), axis=-2)
-    typical_us = np.median(usual, axis=(0, 1, 2, 4))[[stage, *range(2 * COUNT, len(MEASURES))]]
+    return _changed(usual, stage, busy_us, played.host_us[:, CANDIDATE], busy_us[..., stage, :])
+
+
+def _later(usual: Array, played: Played, stage: int) -> Array:
+    """The summaries with the host of the candidate slower in one stage."""
+    host_us = played.host_us[:, CANDIDATE].copy()
+    host_us[..., stage, :] += HOST_US
+    busy_us = ticked(played.busy_us[:, CANDIDATE])
+    return _changed(usual, COUNT + stage, busy_us, host_us, host_us[..., stage, :])
+
+
+def _changed(usual: Array, place: int, busy_us: Array, host_us: Array, own_us: Array) -> Array:
+    """``usual`` with the quantity at ``place`` of the candidate being ``own_us`` [..., I], and the
+    forward what follows; everything else is kept."""
+    places = [place, *range(2 * COUNT, len(MEASURES))]
+    whole = _forward(busy_us, host_us)
+    iterations = np.concatenate((own_us[..., None, :], whole), axis=-2)
+    typical_us = np.median(usual, axis=(0, 1, 2, 4))[places]
     found = usual.copy()
-    found[:, CANDIDATE][..., [stage, *range(2 * COUNT, len(MEASURES))], :] = np.moveaxis(
-        summarise(iterations, typical_us), -1, -2
-    )
+    found[:, CANDIDATE][..., places, :] = np.moveaxis(summarise(iterations, typical_us), -1, -2)
     return found
 
 
