@@ -42,6 +42,7 @@ install_on_gpu_torch() {
     imports "${module%%:*}" || pip "${module##*:}" || die "${module##*:} could not be installed"
   done
   imports perfetto || pip perfetto 2>/dev/null || say "no perfetto: timelines are written as .json"
+  imports scipy.stats || pip scipy 2>/dev/null || say "no scipy: records are checked elsewhere"
   local site
   site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   pwd >"$site/moeprof.pth" # an editable install that needs neither a network nor setuptools

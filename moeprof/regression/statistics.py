@@ -26,15 +26,22 @@ TRIMMED_EACH_END = 0.1
 MEDIAN_FROM_US = 5.0  # below this the clock's ticks of 32 ns make medians jump
 
 
+OLDEST_SCIPY = (1, 15)  # bootstrap's rng
+
+
 def scipy_stats() -> Any:
-    """scipy.stats, or one line where a machine that only measures has no scipy."""
+    """scipy.stats, or one line where a machine that only measures has none, or an old one."""
+    instead = "pip install 'scipy>=1.15', or check the records on another machine with --runs"
     try:
+        import scipy
         from scipy import stats
     except ImportError:
         raise EnvironmentMissing(
-            "a regression check needs scipy, which is not installed here",
-            do="pip install scipy, or check the records on another machine with --runs",
+            "a regression check needs scipy, which is not installed here", do=instead
         ) from None
+    version = tuple(int(part) for part in scipy.__version__.split(".")[:2])
+    if version < OLDEST_SCIPY:
+        raise EnvironmentMissing(f"scipy {scipy.__version__} is too old", do=instead)
     return stats
 
 
