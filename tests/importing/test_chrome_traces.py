@@ -130,6 +130,19 @@ def test_the_profiler_of_pytorch_before_kineto(read):
     assert [name for name, _, _ in ranges_of(trace)] == ["aten::mm"]
 
 
+def test_one_kernel_of_two_shapes_and_streams_is_three_descriptions(read):
+    shapes = ({"grid": [1, 1, 1]}, {"grid": [2, 1, 1]}, {"grid": [2, 1, 1]})
+    trace = read(
+        [
+            complete("k", 10 * n, 5, "GPU 0", f"stream {max(n, 1)}", args=args)
+            for n, args in enumerate(shapes)
+        ]
+    )
+    assert [(one.grid[0], one.stream) for one in trace.operations.descriptions] == [
+        *((1, 1), (2, 1), (2, 2))
+    ]
+
+
 def test_gpu_and_host_tracks_of_one_process_share_it(read):
     trace = read(
         [
@@ -234,13 +247,16 @@ def test_async_begins_and_ends_meet_by_id_across_threads(read):
             phase("e", "request", 5, 2, id="0x1"),
             phase("e", "request", 9, 2, id="0x2"),
             phase("b", "local", 3, 1, id2={"local": "0x1"}),
+            phase("b", "local", 3.5, 1, id2={"global": "0x2"}),
             phase("e", "local", 4, 1, id2={"local": "0x1"}),
+            phase("e", "local", 6, 1, id2={"global": "0x2"}),
         ]
     )
     assert ranges_of(trace) == [
         ("request", 1_000, 5_000),
         ("request", 2_000, 9_000),
         ("local", 3_000, 4_000),
+        ("local", 3_500, 6_000),
     ]
     assert set(trace.ranges.style.tolist()) == {START_END}
 

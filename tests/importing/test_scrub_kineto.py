@@ -72,6 +72,8 @@ def test_the_cut_keeps_what_was_launched_before_it_and_all_of_that(tmp_path):
     assert trace.operations.correlation.tolist() == [10, 11, 12, 17]
     assert sorted(trace.calls.correlation.tolist()) == [10, 11, 12, 13, 17]
     assert ("moeprof", "iteration") in trace.ranges.names and len(trace.ranges) == 4
+    events = json.loads(destination.read_text())["traceEvents"]
+    assert [event["id"] for event in events if event.get("cat") == "ac2g"] == [11, 17]
     scrub_kineto(source, tmp_path / "by call.json", 1, mark="cudaDeviceSynchronize")
     assert len(read_kineto(tmp_path / "by call.json").operations) == 3
 
