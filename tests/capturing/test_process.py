@@ -130,4 +130,9 @@ def started(script: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2])
 
 
-PARENT = "import sys; from moeprof.capturing.process import run; run([sys.argv[1]], {}, 60)"
+PARENT = """
+import signal, sys
+from moeprof.capturing.process import run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's ignores it
+run([sys.argv[1]], {}, 60)
+"""

@@ -356,7 +356,8 @@ def test_ctrl_c_ends_the_tool_and_leaves_nothing(tmp_path: Path) -> None:
     body = f'echo half > "$OUT.nsys-rep"; echo $$ > {tmp_path}/pid; sleep 60'
     path = fakes.nsys(tmp_path / "nsys", body)
     program = (
-        "import sys\nfrom moeprof.cli import planning\n"
+        "import signal, sys\nfrom moeprof.cli import planning\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "planning.choose_device = lambda asked: 'cuda'\n"
         "from moeprof.cli.main import main\nmain(sys.argv[1:])\n"
     )
