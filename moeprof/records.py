@@ -146,7 +146,10 @@ class RoutingIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The machine, without anything that names a user, a host or a path."""
+    """The machine, without anything that names a user, a host or a path.
+
+    card: which GPU of its model it was, as a few digits of a hash; None where it was not read.
+    """
 
     device: str
     device_kind: Literal["cuda", "cpu"]
@@ -159,6 +162,7 @@ class Environment:
     l2_bytes: int | None = None
     memory_bytes: int | None = None
     interpreter: bool = False  # Triton kernels ran through Triton's interpreter
+    card: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

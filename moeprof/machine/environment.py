@@ -7,6 +7,7 @@ a record. What a machine lacks for measuring is ``capabilities``' question.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import sys
@@ -33,6 +34,8 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "numpy": ("numpy",),
     }
 )
+
+CARD_DIGITS = 8
 
 # NVML's clocks-event-reason bits; names as nvidia-smi -q prints them
 CLOCK_EVENTS: Mapping[int, str] = MappingProxyType(
@@ -70,7 +73,15 @@ def _describe_cuda() -> Environment:
         multiprocessors=properties.multi_processor_count,
         l2_bytes=properties.L2_cache_size,
         memory_bytes=properties.total_memory,
+        card=card_of(getattr(properties, "uuid", None)),
     )
+
+
+def card_of(uuid: object) -> str | None:
+    """Tells one GPU from another of its model without giving its serial number away."""
+    if uuid is None:
+        return None
+    return hashlib.sha256(f"moeprof card {uuid}".encode()).hexdigest()[:CARD_DIGITS]
 
 
 def _describe_cpu() -> Environment:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from moeprof.compare.comparable import Grade, Reason, reasons, record_problems, told
+from moeprof.compare.comparable import CARD, Grade, Reason, reasons, record_problems, told
 from moeprof.errors import UsageError
 from moeprof.records import Run
 from moeprof.regression.causes import causes_of
@@ -31,6 +31,10 @@ from moeprof.regression.values import Check, Finding, Noise, Quantity, Side
 
 LABELS = ("the baseline", "the candidate")
 CANCELLED = ("SM clock",)  # what verdicts handle by themselves
+OTHER_CARD = (
+    "the two sides ran on different cards of this model, which are up to 3 % apart: record a "
+    "baseline on this one, or measure both sides here (--against REV)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +179,13 @@ def _against(baseline: Sequence[Run], candidate: Sequence[Run]) -> list[Reason]:
         for run in runs:
             own = label if label == LABELS[1] else f"another process of {label}"
             found += reasons(first, run, (LABELS[0], own))
-    found = [reason for reason in found if reason.name not in CANCELLED]
+    found = [
+        replace(reason, grade=max(reason.grade, Grade.UNLESS_FORCED), sentence=OTHER_CARD)
+        if reason.name == CARD
+        else reason
+        for reason in found
+        if reason.name not in CANCELLED
+    ]
     # the candidate's wrong result is an answer, and one without samples
     answered = not all(run.correctness.passed for run in candidate)
     if answered:
