@@ -294,6 +294,15 @@ def test_what_a_kill_left_whole_is_put_in_place_and_what_it_left_half_is_removed
     assert baselines.open_baseline(saved).baseline.name == "later"  # what was being put there
 
 
+def test_a_writer_finishes_what_was_left_before_it_replaces_it(runs, saved, tmp_path):
+    saved.rename(tmp_path / "h200" / ".b.123.new")
+    with pytest.raises(UsageError, match="there is a baseline h200/b"):
+        baselines.save(tmp_path, baseline_of(runs[0]), runs)
+    saved.rename(tmp_path / "h200" / ".b.123.new")
+    baselines.save(tmp_path, baseline_of(runs[0]), runs, replace=True)
+    assert names(tmp_path / "h200") == ["b", "b@20261120T120000Z"]
+
+
 def test_two_writers_at_once_lose_nothing(runs, tmp_path):
     record = store.save(runs[0], tmp_path / "runs")
     root = tmp_path / "baselines"

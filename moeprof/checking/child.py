@@ -1,25 +1,21 @@
-"""What a fresh process runs first: ``python -P child.py PARENT FOLDER FOREIGN OWN run ...``.
+"""What a fresh process runs first: ``python -P child.py FOLDER FOREIGN OWN run OPTIONS...``.
 
-Run as a file, before any moeprof is imported, so that it serves every revision's. It ends with its
-parent, even if that is killed, and it fails if the code it ran was not its side's own: an editable
-install elsewhere on the path would quietly measure one side twice.
+Run as a file, before any moeprof is imported, so that it serves every revision's. It fails if the
+code it ran was not its side's own: an editable install elsewhere on the path would quietly measure
+one side twice.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import runpy
-import signal
 import sys
 
-PR_SET_PDEATHSIG = 1
 LEAKED = 2
 
 
-def main(parent: int, folder: str, foreign: str, own: str, arguments: list[str]) -> int:
+def main(folder: str, foreign: str, own: str, arguments: list[str]) -> int:
     """Run moeprof's command line in ``folder``; its exit code, or LEAKED with one line."""
-    end_with(parent)
     os.chdir(folder)
     sys.argv = ["moeprof", *arguments]
     code = 0
@@ -39,16 +35,6 @@ def main(parent: int, folder: str, foreign: str, own: str, arguments: list[str])
     return code
 
 
-def end_with(parent: int) -> None:
-    """Ask Linux for SIGTERM when the parent ends, and end now if it has."""
-    try:
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    except (AttributeError, OSError):  # not Linux
-        return
-    if os.getppid() != parent:
-        sys.exit(130)
-
-
 def loaded_from(folder: str, own: str) -> str:
     """The first module whose file lies below ``folder``; '' if none does.
 
@@ -66,5 +52,5 @@ def loaded_from(folder: str, own: str) -> str:
 
 
 if __name__ == "__main__":
-    parent, folder, foreign, own, *arguments = sys.argv[1:]
-    sys.exit(main(int(parent), folder, foreign, own, arguments))
+    folder, foreign, own, *arguments = sys.argv[1:]
+    sys.exit(main(folder, foreign, own, arguments))

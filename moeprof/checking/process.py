@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -29,7 +28,7 @@ def fresh_record(tree: Tree, request: Request, scratch: Path) -> Path:
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     command = [
-        *(sys.executable, "-P", child.__file__, str(os.getpid()), str(tree.folder)),
+        *(sys.executable, "-P", child.__file__, str(tree.folder)),
         *(str(tree.foreign or ""), str(tree.root or "")),
         *("run", "--solution", tree.solution, *request.arguments(), "--traces", str(scratch)),
     ]
