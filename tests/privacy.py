@@ -10,8 +10,8 @@ from pathlib import Path
 
 from moeprof.machine.environment import library_versions
 
-# a variable such as CI=true names nobody, and every JSON document holds these words
-WORDS_OF_JSON = {"true", "false", "null"}
+# a variable such as CI=true or LINK_MODE=copy names nobody, and records hold such words
+LONGEST_PLAIN_WORD = 8
 
 
 def private_words() -> set[str]:
@@ -19,4 +19,9 @@ def private_words() -> set[str]:
     meant = {platform.python_version(), platform.machine(), *library_versions().values()}
     names = {getpass.getuser(), socket.gethostname(), platform.node()}
     paths = {str(Path.home()), os.getcwd()}
-    return {*os.environ.values(), *names, *paths} - meant - WORDS_OF_JSON
+    values = {value for value in os.environ.values() if not _is_plain_word(value)}
+    return ({*values} - meant) | names | paths
+
+
+def _is_plain_word(value: str) -> bool:
+    return value.isalpha() and len(value) <= LONGEST_PLAIN_WORD
