@@ -38,29 +38,26 @@ def rebuild_history(traces: Path, say: Callable[[str], None]) -> int:
     """
     from moeprof.storage.history import HISTORY_FILE, rebuild
 
-    read: dict[str, Entry] = {}
+    seen: set[str] = set()
 
     def unread() -> Sequence[Entry]:
-        found = list(_entries_of_checks(traces, frozenset(read), say))
-        read.update((entry.key, entry) for entry in found)
-        return found
+        return _entries_of_checks(traces, seen, say)
 
-    unread()
-    count, aside = rebuild(traces / HISTORY_FILE, tuple(read.values()), unread)
+    count, aside = rebuild(traces / HISTORY_FILE, unread(), unread)
     if aside is not None:
         say(f"the old file could not be read; it is {aside.name} now")
     return count
 
 
-def _entries_of_checks(
-    traces: Path, known: frozenset[str], say: Callable[[str], None]
-) -> Sequence[Entry]:
+def _entries_of_checks(traces: Path, seen: set[str], say: Callable[[str], None]) -> Sequence[Entry]:
+    """Of the folders whose names are not in ``seen``, to which they are added."""
     from moeprof.storage.checks import CHECK_FILE, load_check
 
     found = []
     for path in sorted((traces / "checks").glob(f"[!.]*/{CHECK_FILE}")):
-        if path.parent.name in known:
+        if path.parent.name in seen:
             continue
+        seen.add(path.parent.name)
         try:
             found.append(_own_entry(load_check(path), path.parent))
         except MoeprofError as error:

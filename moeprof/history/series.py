@@ -15,6 +15,7 @@ import numpy as np
 
 from moeprof.history.changes import SeriesNoise, changes_of, noise_of_series
 from moeprof.history.values import Entry, Point, Series, Subject
+from moeprof.regression.limits import QUANTUM_US
 from moeprof.regression.series import SOURCES
 from moeprof.regression.values import Noise, Quantity
 
@@ -108,9 +109,9 @@ def _source(entry: Entry, quantity: Quantity) -> str:
 
 def _times_us(entry: Entry, quantity: Quantity, source: str) -> tuple[float, ...]:
     return tuple(
-        us
+        max(us, QUANTUM_US)  # of nothing at all there is no logarithm
         for process in entry.processes
         if process.side == "candidate"
         for known, own_source, us in process.times_us
-        if known == quantity and own_source == source and us > 0
+        if known == quantity and own_source == source
     )
