@@ -20,7 +20,7 @@ LAYER_OF = {  # by room; what is not named here is pure
         ("alerts", "capturing", "checking", "explain", "machine", "measure", "solutions", "timing"),
         "device",
     ),
-    **dict.fromkeys(("cli", "__main__"), "cli"),
+    **dict.fromkeys(("cli", "pytest_plugin", "__main__"), "cli"),
 }
 DEVICE_LIBRARIES = {
     *("torch", "triton", "sgl_kernel", "flashinfer", "deep_gemm", "cutlass", "cupti", "pynvml")
