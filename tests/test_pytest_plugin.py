@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.checks import write_solution
-from tests.test_bisect import POLICY, SIZES, SMALL
+from tests.test_bisect import FAST, POLICY, SIZES, SLOW, SMALL
 from tests.test_bisect import REST as OTHERS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,7 +50,7 @@ def project(tmp_path_factory):
     path = tmp_path_factory.mktemp("project")
     import json
 
-    write_solution(path / "mine.py", **OTHERS, gemm2=0.02)
+    write_solution(path / "mine.py", **OTHERS, gemm2=FAST)
     (path / "policy.json").write_text(json.dumps(POLICY))
     (path / "pytest.ini").write_text("[pytest]\n")
     (path / "test_speed.py").write_text(TEST)
@@ -68,14 +68,17 @@ def test_the_same_code_passes_and_a_slower_stage_fails_with_the_table(project):
     done = run(project, "--junitxml", "junit.xml")
     assert done.returncode == 0, done.stdout
     assert "= moeprof =" in done.stdout
-    assert "test_speed.py::test_speed: SAME" in done.stdout or ": IMPROVED" in done.stdout
+    # a machine that does something else at the same time may be too noisy to tell
+    verdicts = ("SAME", "IMPROVED", "INCONCLUSIVE")
+    assert any(f"test_speed.py::test_speed: {verdict}" in done.stdout for verdict in verdicts)
+    assert ("1 skipped" in done.stdout) == ("INCONCLUSIVE" in done.stdout)
     assert 'name="moeprof"' in (project / "junit.xml").read_text()
     assert (project / "traces" / "history.sqlite").is_file()
-    write_solution(project / "mine.py", **OTHERS, gemm2=0.15)
+    write_solution(project / "mine.py", **OTHERS, gemm2=SLOW)
     try:
         done = run(project)
     finally:
-        write_solution(project / "mine.py", **OTHERS, gemm2=0.02)
+        write_solution(project / "mine.py", **OTHERS, gemm2=FAST)
     assert done.returncode == 1, done.stdout
     assert "REGRESSED gemm2" in done.stdout and "swiglu_quant" in done.stdout
     assert "Traceback" not in done.stdout and "1 failed" in done.stdout
@@ -133,7 +136,7 @@ def test_workers_measure_one_after_the_other(project):
     finally:
         (project / "test_two.py").unlink()
     assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout
+    assert "failed" not in done.stdout and done.stdout.count("test_again: ") == 1
     from moeprof.storage import store
 
     checks = sorted((project / "traces" / "checks").iterdir())[-2:]

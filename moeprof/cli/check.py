@@ -158,9 +158,9 @@ def command(
         _measure_only(asked)
         return
     check, run, records = _judged(asked)
-    keep_check(traces, check, asked.runs or Path(records))
     outputs = Outputs(form, files, summary, hook, webhook_on == "always")
     deliver(outputs, check, _places(outputs, run, solution), records)
+    keep_check(traces, check, asked.runs or Path(records))
     context.exit(exit_code(check, fail_on))
 
 

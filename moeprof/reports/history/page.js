@@ -39,7 +39,7 @@
         ...layout, margin: { l: 70, r: 20, t: 10, b: 45 }, height: 320,
         paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
         font: { color: ink, size: 12 }, showlegend: false, hovermode: "closest",
-      }, { responsive: true, displaylogo: false });
+      }, { responsive: true, displayModeBar: false });
     });
     document.documentElement.dataset.drawn = String(figures.length);
   }
