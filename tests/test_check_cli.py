@@ -356,7 +356,7 @@ REST = dict.fromkeys(STAGES, 0.02)
 SLOW = 0.08
 POLICY = {
     **{"processes": 3, "baseline_processes": 3, "relative_floor": 0.4, "span_floor": 0.02},
-    **{"severe": 1.0, "host_relative_floor": 0.4},
+    **{"severe": 1.0, "host_relative_floor": 0.4, "alert_alpha": 0.05},
 }
 SMALL = ("--device", "cpu", "--num-tokens", "7", "--warmup", "0", "--iterations", "3")
 

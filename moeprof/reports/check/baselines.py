@@ -63,7 +63,9 @@ def render_baselines(entries: Sequence[Entry]) -> RenderableType:
         Column("solution", tuple(b.solution for _, b in whole), left=True, dropped=2),
         Column("T", tuple(f"{b.workload.seq_len:,}" for _, b in whole)),
         Column("processes", tuple(str(len(b.runs)) for _, b in whole), dropped=3),
-        Column("worst slowdown\nof a stage found", tuple(_worst(b) for _, b in whole), dropped=4),
+        Column(
+            "smallest slowdown\nseen in any stage", tuple(_worst(b) for _, b in whole), dropped=4
+        ),
         Column("created, UTC", tuple(b.created[:16].replace("T", " ") for _, b in whole)),
         Column("note", tuple(b.note for _, b in whole), left=True, dropped=5),
     )

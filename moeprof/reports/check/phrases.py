@@ -211,18 +211,18 @@ def explanations(check: Check) -> tuple[tuple[str, str], ...]:
             continue
         causes = check.causes_of(row.stage)
         told = any(label == (row.stage or "forward") for label, _ in found)
-        if verdict in ("REGRESSED", "IMPROVED") and causes:
-            if not told:
-                found += [(row.stage or "forward", cause_text(cause)) for cause in causes]
-        else:
+        if verdict == "INCONCLUSIVE" or not causes:
             found.append((row.label, row.finding.reason))
+        if causes and not told:
+            found += [(row.stage or "forward", cause_text(cause)) for cause in causes]
     return tuple(found)
 
 
 def cause_text(cause: Cause) -> str:
-    """One cause, with its part of the change where that is known."""
-    part = f" ({signed_duration(cause.shift_us)} of it)" if cause.shift_us is not None else ""
-    return f"{cause.sentence}{part}"
+    """One cause, with its part of the change where that is known and not said."""
+    if cause.shift_us is None or " us" in cause.sentence:
+        return cause.sentence
+    return f"{cause.sentence} ({signed_duration(cause.shift_us)} of it)"
 
 
 def notes(check: Check) -> tuple[tuple[str, str], ...]:

@@ -16,6 +16,7 @@ from moeprof.reports.compare_text import notes_grid, warning
 from moeprof.reports.table import Column, fit
 
 PLOT = "no change"
+EDGES = 2  # the columns that the box takes at both sides
 STYLES = {"REGRESSED": "bold red", "IMPROVED": "green", "INCONCLUSIVE": "yellow", "SAME": "dim"}
 
 
@@ -42,7 +43,7 @@ class VerdictTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         marks = interval.ASCII if options.ascii_only else interval.Marks()
-        columns = fit(columns_of(self.rows, marks), options.max_width)
+        columns = fit(columns_of(self.rows, marks), options.max_width - EDGES)
         table = Table(
             box=box.SIMPLE_HEAD,
             pad_edge=False,
