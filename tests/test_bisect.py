@@ -154,9 +154,10 @@ POLICY = {
     **{"severe": 2.0, "host_relative_floor": 0.5, "confirm": False, "noise_factor": 1.0},
 }
 SMALL = ("--definition", "tiny", "--device", "cpu", "--num-tokens", "7")
-SIZES = ("--warmup", "0", "--iterations", "2", "--trials", "1", "--preset", "quick")
+SIZES = ("--warmup", "0", "--iterations", "3", "--trials", "1", "--preset", "quick")
 REST = dict.fromkeys("routing prepare_moe_input gemm1 swiglu_quant gather".split(), 0.05)
 FAST, SLOW = 0.05, 0.6  # of gemm2, s: what even a busy machine tells apart
+ALONE = {"OMP_NUM_THREADS": "1"}  # threads that wait for each other on a busy machine are its noise
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +182,7 @@ def history(tmp_path_factory):
 def start(path, *arguments, **options):
     command = [sys.executable, "-m", "moeprof", "bisect", "--solution", "./mine.py"]
     command += ["--policy", "policy.json", *SMALL, *SIZES, "--traces", "../traces", *arguments]
-    environment = {**os.environ, "TMPDIR": str(path.parent)}
+    environment = {**os.environ, **ALONE, "TMPDIR": str(path.parent)}
     return subprocess.Popen(
         command, cwd=path, env=environment, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, **options,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.checks import write_solution
-from tests.test_bisect import FAST, POLICY, SIZES, SLOW, SMALL
+from tests.test_bisect import ALONE, FAST, POLICY, SIZES, SLOW, SMALL
 from tests.test_bisect import REST as OTHERS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +25,7 @@ def entry_point_is_installed():
 
 def run(path, *arguments):
     plugin = PLUGIN[2:] if entry_point_is_installed() else PLUGIN
-    environment = {**os.environ, "TMPDIR": str(path), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **ALONE, "TMPDIR": str(path), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *plugin, "-q", "-rs", *arguments],
         cwd=path, env=environment, capture_output=True, text=True, timeout=500,
@@ -58,7 +58,7 @@ def project(tmp_path_factory):
     done = subprocess.run(
         [*record, *SMALL, *SIZES, "--policy", "policy.json", "--traces", "traces"],
         cwd=path, capture_output=True, text=True, timeout=500,
-        env={**os.environ, "TMPDIR": str(path), "PYTHONPATH": str(ROOT)},
+        env={**os.environ, **ALONE, "TMPDIR": str(path), "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return path
