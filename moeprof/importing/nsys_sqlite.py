@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,17 @@ def read_nsys_sqlite(path: Path, demangle: Demangle = demangled) -> Trace:
 
     Raises RecordError, in one line, if the file is no sound export.
     """
-    with closing(open_read_only(path)) as connection:
-        try:
-            return trace_of(SqliteTables(path, connection), demangle)
-        except (sqlite3.Error, sqlite3.Warning, UnicodeError, OverflowError) as error:
-            raise damaged(path, error) from error
+    with closing(open_read_only(path)) as connection, reading(path):
+        return trace_of(SqliteTables(path, connection), demangle)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what SQLite says of a file it cannot read to its end into a RecordError."""
+    try:
+        yield
+    except (sqlite3.Error, sqlite3.Warning, UnicodeError, OverflowError) as error:
+        raise damaged(path, error) from error
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:

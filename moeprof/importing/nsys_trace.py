@@ -43,12 +43,7 @@ from moeprof.importing.trace import CallTable, RangeTable, Trace
 
 def trace_of(tables: Tables, demangle: Demangle) -> Trace:
     """The capture that ``tables`` hold. Raises RecordError if they are no export of nsys."""
-    if not any(tables.columns(table) for table in (EXPORT, KERNEL, CALLS, RANGES)):
-        raise RecordError(
-            f"{tables.source}: none of an export's tables",
-            "an export of Nsight Systems",
-            "nsys export --type=sqlite FILE.nsys-rep",
-        )
+    require_export(tables)
     about, left_out = versions(tables), LeftOut()
     operations = Operations(tables, left_out)
     calls = Calls(tables, operations, left_out)
@@ -78,6 +73,16 @@ def trace_of(tables: Tables, demangle: Demangle) -> Trace:
         driver=about.driver,
         cuda=about.cuda,
     )
+
+
+def require_export(tables: Tables) -> None:
+    """Raise RecordError unless there is a table that every export, or every useful one, has."""
+    if not any(tables.columns(table) for table in (EXPORT, KERNEL, CALLS, RANGES)):
+        raise RecordError(
+            f"{tables.source}: none of an export's tables",
+            "an export of Nsight Systems",
+            "nsys export --type=sqlite FILE.nsys-rep",
+        )
 
 
 def _threads(calls: CallTable, ranges: RangeTable) -> dict[int, tuple[int, int]]:

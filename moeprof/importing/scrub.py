@@ -28,7 +28,7 @@ from moeprof.errors import RecordError, ResourceExhausted, UsageError
 from moeprof.importing.nsys_context import VERSION, without_paths
 from moeprof.importing.nsys_operations import process_of
 from moeprof.importing.nsys_ranges import DOMAIN, RANGE_TYPES
-from moeprof.importing.nsys_sqlite import SqliteTables, damaged, open_read_only, read_nsys_sqlite
+from moeprof.importing.nsys_sqlite import SqliteTables, open_read_only, read_nsys_sqlite, reading
 from moeprof.importing.nsys_tables import (
     CALLS,
     DIAGNOSTICS,
@@ -46,6 +46,7 @@ from moeprof.importing.nsys_tables import (
     Values,
     rows,
 )
+from moeprof.importing.nsys_trace import require_export
 
 Window = tuple[int, int]
 
@@ -103,7 +104,11 @@ def _window(source: Path, iterations: int) -> Window:
 
 
 def _copy(source: Path, read: sqlite3.Connection, path: Path, window: Window | None) -> None:
-    kept = _Kept(SqliteTables(source, read), window)
+    tables = SqliteTables(source, read)
+    with reading(source):
+        require_export(tables)
+        present = [table for table in READ if {*READ[table].needed} <= tables.columns(table)]
+    kept = _Kept(tables, window)
     with closing(sqlite3.connect(path, isolation_level=None)) as write:
         for pragma in ("journal_mode=OFF", "synchronous=OFF"):
             write.execute(f"PRAGMA {pragma}").close()
@@ -111,31 +116,35 @@ def _copy(source: Path, read: sqlite3.Connection, path: Path, window: Window | N
         # calls before what they launched; strings last, when it is known which are referred to
         for table in sorted(READ, key=lambda table: (table == STRINGS, table != CALLS)):
             chunks = kept.rows(table)
+            if table in present:
+                _create(write, table)
             while chunk := _next(chunks, source):
                 _insert(write, table, chunk)
         write.execute("COMMIT")
 
 
 def _next(chunks: Iterator[Chunk], source: Path) -> Chunk | None:
-    try:
+    with reading(source):
         return next(chunks, None)
-    except (sqlite3.Error, UnicodeError, OverflowError) as error:
-        raise damaged(source, error) from error
 
 
-def _insert(connection: sqlite3.Connection, table: str, chunk: Chunk) -> None:
-    """Add rows, NULL where a value is missing, to a table that is made if need be."""
-    declared = [f"{name} INTEGER" for name in chunk.numbers] + [
-        f"{name} TEXT" for name in chunk.texts
+def _create(connection: sqlite3.Connection, table: str) -> None:
+    read = READ[table]
+    declared = [f"{name} INTEGER" for name in read.numbers] + [
+        f"{name} TEXT" for name in read.texts
     ]
     if table == STRINGS:
         declared[0] += " NOT NULL PRIMARY KEY"
+    connection.execute(f"CREATE TABLE {table} ({', '.join(declared)})")
+
+
+def _insert(connection: sqlite3.Connection, table: str, chunk: Chunk) -> None:
+    """Add rows, NULL where a value is missing."""
     numbers = [
         [None if value == MISSING else value for value in column.tolist()]
         for column in chunk.numbers.values()
     ]
-    marks = ", ".join("?" * len(declared))
-    connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(declared)})")
+    marks = ", ".join("?" * (len(chunk.numbers) + len(chunk.texts)))
     connection.executemany(
         f"INSERT OR IGNORE INTO {table} VALUES ({marks})",
         zip(*numbers, *chunk.texts.values(), strict=True),
@@ -165,7 +174,9 @@ class _Kept:
         if table == DIAGNOSTICS:
             return np.asarray(np.isin(values["severity"], _SERIOUS))
         if table == STRINGS:
-            return np.asarray(np.isin(values["id"], _distinct(self._named)))
+            # a string without an id would be given one that something may refer to
+            has_id = values["id"] != MISSING
+            return np.asarray(has_id & np.isin(values["id"], _distinct(self._named)))
         if table == RANGES:
             is_domain = values["eventType"] == DOMAIN
             is_range = np.isin(values["eventType"], RANGE_TYPES)

@@ -24,9 +24,10 @@ from moeprof.importing.demangle import demangled
 from moeprof.importing.nsys_parquet import read_nsys_parquet
 from moeprof.importing.nsys_sqlite import read_nsys_sqlite
 from moeprof.importing.projection import project, summaries
+from moeprof.importing.scrub import scrub_nsys_sqlite
 from moeprof.importing.trace import Trace
 from tests.importing import nsys_files as files
-from tests.importing.traces import check_sound
+from tests.importing.traces import check_sound, differences
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "nsys"
 SQLITE = ["triton_v2-T1.sqlite", "graph-triton_v2-T56.sqlite", "h200_two_iterations.sqlite"]
@@ -173,6 +174,24 @@ def outcome(path: Path) -> str:
     return found
 
 
+def scrubbed_outcome(path: Path, folder: Path) -> None:
+    """What is scrubbed reads as before, but for names that look like paths; or it is refused."""
+    target = folder / "scrubbed.sqlite"
+    target.unlink(missing_ok=True)
+    try:
+        scrub_nsys_sqlite(path, target)
+    except RecordError as error:
+        assert str(error).isprintable()
+        assert not target.exists()
+        return
+    try:
+        before = read_nsys_sqlite(path, demangle=_demangle)
+    except RecordError:
+        return  # scrubbing does not look at all that reading does
+    after = read_nsys_sqlite(target, demangle=_demangle)
+    assert set(differences(before, after)) <= {"ranges.names", "ranges.name", "notes"}
+
+
 def _check(trace: Trace) -> None:
     check_sound(trace)
     for row in summaries(project(trace)):
@@ -197,6 +216,8 @@ def fuzz(seed: int, folder: Path) -> str:
             source = DATA / chance.choice(SQLITE)
         changed_sqlite(source, path, chance)
     try:
+        if path.is_file():
+            scrubbed_outcome(path, folder)
         return outcome(path)
     except BaseException as error:
         error.add_note(f"seed {seed}")

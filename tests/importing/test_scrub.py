@@ -173,12 +173,31 @@ def test_what_cannot_be_scrubbed_leaves_no_file(tmp_path):
         scrub_nsys_sqlite(tmp_path / "absent.sqlite", target)
     with pytest.raises(ResourceExhausted, match="could not be written"):
         scrub_nsys_sqlite(source, tmp_path / "no folder" / "target.sqlite")
+    with closing(sqlite3.connect(tmp_path / "other.sqlite")) as connection:
+        connection.execute("CREATE TABLE people (name TEXT)")
+    with pytest.raises(RecordError, match="none of an export's tables"):
+        scrub_nsys_sqlite(tmp_path / "other.sqlite", target)
+    (tmp_path / "other.sqlite").unlink()
     broken = bytearray(source.read_bytes())
     broken[4096:] = bytes(len(broken) - 4096)
     source.write_bytes(broken)
     with pytest.raises(RecordError, match="damaged"):
         scrub_nsys_sqlite(source, target)
     assert [file.name for file in tmp_path.iterdir()] == ["source.sqlite"]
+
+
+def test_a_string_without_an_id_is_not_given_one(tmp_path):
+    source = files.two_iterations().save(tmp_path / "source.sqlite")
+    with closing(sqlite3.connect(source)) as connection:
+        connection.executescript(
+            "CREATE TABLE strings AS SELECT NULL AS id, value FROM StringIds;"
+            "DROP TABLE StringIds; ALTER TABLE strings RENAME TO StringIds;"
+            "UPDATE NVTX_EVENTS SET textId = NULL"
+        )
+    scrub_nsys_sqlite(source, tmp_path / "scrubbed.sqlite")
+    trace = read_nsys_sqlite(tmp_path / "scrubbed.sqlite")
+    assert trace.calls.names == ("(no name)",)
+    assert differences(read_nsys_sqlite(source), trace) == []
 
 
 def test_a_file_that_exists_is_not_replaced(tmp_path):
