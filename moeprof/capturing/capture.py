@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from moeprof.capturing.job import (
     read,
     write,
 )
+from moeprof.capturing.namespace import hiding
 from moeprof.capturing.process import Finished, run
 from moeprof.errors import EnvironmentMissing, MoeprofError, UsageError, WrongResult
 from moeprof.records import KernelMetrics, Run
@@ -83,21 +84,36 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """What a capture gave: the record without times, and in graph mode whose each node is."""
+    """What a capture gave: the record without times, and in graph mode whose each node is.
+
+    alone: the tool saw no processes but its own, so that its report holds nobody's environment.
+    """
 
     skeleton: Run
     nodes: GraphNodes | None = None
+    alone: bool = True
 
 
 def capture_nsys(job: Job, tool: Tool, files: Files) -> Captured:
-    """Under Nsight Systems; the report and its scrubbed SQLite export are in ``files`` then."""
+    """Under Nsight Systems; the report and its scrubbed SQLite export are in ``files`` then.
+
+    In a namespace of its own if there can be one; without, if nothing came of that.
+    """
+    before = hiding(child_environment(os.environ, Path(tempfile.gettempdir())))
+    if before:
+        with suppress(EnvironmentMissing):
+            return _under_nsys(job, tool, files, before)
+    return replace(_under_nsys(job, tool, files, ()), alone=False)
+
+
+def _under_nsys(job: Job, tool: Tool, files: Files, before: Sequence[str]) -> Captured:
     from moeprof.importing.scrub import scrub_nsys_sqlite
 
     report, export = files.report, files.export
     assert report is not None and export is not None
     with _private_folder() as folder, _nothing_left_on_failure(files):
         environment = child_environment(os.environ, folder)
-        done = nsys.profile(tool, _give(job, folder), report, environment)
+        done = nsys.profile(tool, _give(job, folder), report, environment, before=before)
         captured = _take(folder, done)
         nsys.require_report(done, report)
         raw = folder / "raw.sqlite"

@@ -43,14 +43,17 @@ def profile(
     report: Path,
     environment: Mapping[str, str],
     seconds: float = PROFILE_SECONDS,
+    before: Sequence[str] = (),
 ) -> Finished:
     """Run ``command`` under nsys; what it made goes to ``report``, which ends in .nsys-rep.
+
+    before: what nsys itself is run under (``namespace.hiding``).
 
     Whether a report came of it is ``require_report``'s question: the command's own answer says
     better why there is none.
     """
     return run(
-        [str(tool.path), "profile", *FLAGS, "-o", output_name(report), *command],
+        [*before, str(tool.path), "profile", *FLAGS, "-o", output_name(report), *command],
         environment,
         seconds,
     )

@@ -35,6 +35,10 @@ DOCUMENT = "moeprof.timeline/1"
 _ITERATIONS = f"Forwards captured [default: {PRESETS['default'].iterations}]."
 _PROGRAM = click.Path(path_type=Path, dir_okay=False)
 _RAW = "the report is raw: names of host and user, paths; do not share or commit it"
+_TOLD = (
+    "the report holds the environment of every process on this machine, tokens included: nsys "
+    "copies it, and unshare, which would hide them, does not work here"
+)
 
 
 @click.command("timeline")
@@ -185,6 +189,8 @@ def _captured(
     from moeprof.capturing.imported import as_record
 
     captured = capture_torch(job, files) if tool is None else capture_nsys(job, tool, files)
+    if not captured.alone:
+        click.echo(f"moeprof: warning: {_TOLD}", err=True)
     return as_record(captured, files)
 
 
