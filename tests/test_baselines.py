@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 import resource
 import shutil
 import signal
@@ -256,26 +257,27 @@ def writer(root, prefix, record, pause=0.0):
 
 
 def test_a_kill_at_any_moment_leaves_whole_baselines_only(runs, tmp_path):
-    """A real process replaces one baseline without pause and is killed 8 times."""
+    """A real process replaces one baseline without pause and is killed, again and again."""
     record = store.save(runs[0], tmp_path / "runs")
     root = tmp_path / "baselines"
     baselines.save(root, baseline_of(runs[0], note="first"), [runs[0]] * 4)
-    unfinished = 0
-    for attempt in range(8):
+    luck, unfinished, notes = random.Random(0), 0, []
+    for attempt in range(40):
         process = writer(root, f"{attempt}-", record)
-        time.sleep(0.01 + 0.023 * attempt)
+        time.sleep(luck.uniform(0.01, 0.25))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         unfinished += len(list((root / "h200").glob(".*")))
         assert is_free(root / "h200")
         found = baselines.entries(root)
         assert [entry.problem for entry in found if entry.problem] == []
-        assert "b" in {entry.name for entry in found}
         assert len(baselines.open_baseline(baselines.find(root, "b")).runs) == 4
         assert list((root / "h200").glob(".*")) == []
-    assert unfinished, "no kill hit a write: the test shows nothing"
-    notes = [entry.baseline.note for entry in found]
-    assert len(notes) == len(set(notes)) > 4, "a baseline was lost or doubled"
+        earlier, notes = notes, [entry.baseline.note for entry in found]
+        assert len(notes) == len(set(notes)) and set(earlier) <= set(notes), "one was lost"
+        if attempt > 5 and unfinished > 1 and len(notes) > 4:
+            return
+    raise AssertionError(f"{unfinished} kills hit a write, {len(notes)} were kept: shows nothing")
 
 
 def test_what_a_kill_left_whole_is_put_in_place_and_what_it_left_half_is_removed(
