@@ -21,7 +21,7 @@ DATA = Path(__file__).resolve().parents[1] / "data" / "nsys"
 CAPTURES = sorted(DATA.glob("*.sqlite"))
 # what a real export of these captures holds and a scrubbed one must not
 TELLING = [
-    *(rb"/tmp/", rb"/home/", rb"/root", rb"/work", rb"/opt/", rb"/usr/", rb"quadd_session"),
+    *(rb"/tmp/", rb"/home/", rb"/root", rb"/opt/", rb"/usr/", rb"quadd_session"),
     *(
         rb"python3?\b",
         rb"HOME=",
