@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -453,6 +454,46 @@ def test_an_injected_slowdown_is_named_confirmed_and_can_be_accepted(measured):
         *("--name", "rests", "--note", "back again", "--traces", "traces"),
     )
     assert back.returncode == 0, back.stderr
+
+
+def test_a_wrong_result_is_told_after_one_process(measured):
+    path, _ = measured
+    lies = "import torch\nfrom moeprof.contract import Step\n"
+    text = write_solution(path / "wrong.py", extra=lies, **REST).read_text()
+    spoilt = "return stage.function(*given, **options) * 0"
+    text = text.replace("return stage.function(*given, **options)", spoilt)
+    (path / "wrong.py").write_text(text.replace("if s.name in SLOW", "if s.name == 'swiglu_quant'"))
+    done = recheck(path, "--solution", "./wrong.py", "--fail-on", "severe")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout.startswith("WRONG RESULT mine: ")
+    assert "process 2" not in done.stderr
+
+
+def test_a_reader_that_leaves_changes_no_exit_code(traces):
+    command = [sys.executable, "-m", "moeprof", "check", "--runs", str(traces / "slow")]
+    command += ["--baseline", "b", "--traces", str(traces), "--format", "json"]
+    done = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done.stdout.close()
+    assert done.wait() == 1
+    assert done.stderr.read() == b""
+    done.stderr.close()
+
+
+def test_a_disk_that_fills_up_at_the_end_leaves_the_verdict_on_the_screen(traces, tmp_path):
+    """The kernel's own refusal of files above 1000 bytes, in a process of its own."""
+    command = [sys.executable, "-m", "moeprof", "check", "--runs", str(traces / "slow")]
+    command += ["--baseline", "b", "--traces", str(traces), "-o", str(tmp_path / "report.md")]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000)),
+    )
+    assert done.stdout.startswith("REGRESSED gemm1")
+    assert done.returncode == 2
+    assert "report.md could not be written: File too large" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_revisions_are_measured_in_turn(tmp_path):

@@ -14,7 +14,7 @@ from moeprof.checking.labels import code_labels
 from moeprof.checking.request import Request
 from moeprof.checking.rounds import Say, Trees, device_alone, fresh_runs, measure
 from moeprof.checking.trees import Tree
-from moeprof.errors import EnvironmentMissing
+from moeprof.errors import EnvironmentMissing, ResourceExhausted
 from moeprof.records import Run
 from moeprof.regression.policy import Policy
 from moeprof.regression.values import Check, Noise
@@ -91,8 +91,11 @@ def _check(judged: _Judged, request: Request, folder: CheckFolder, say: Say) -> 
     require_statistics()
     with device_alone(say):
         check = _two_rounds(judged, request, folder, say)
-    save_sides(folder, code_labels(judged.trees))
-    save_check(folder, check)
+    try:
+        save_sides(folder, code_labels(judged.trees))
+        save_check(folder, check)
+    except ResourceExhausted as error:  # it is told all the same, after minutes of measuring
+        say(f"the verdict was not kept: {error}")
     return check
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +57,10 @@ def check_files(files: Sequence[Path]) -> None:
 
 
 def deliver(outputs: Outputs, check: Check, places: Places, records: str) -> None:
-    """Write, print and tell. records: where they lie, '' if nothing was measured."""
+    """Print, write and tell. records: where they lie, '' if nothing was measured."""
+    _print(outputs.form, check, places, records)
     for path in outputs.files:
         _write(path, written(check, ENDINGS[path.suffix.lower()], places))
-    _print(outputs.form, check, places, records)
     if outputs.summary:
         _append_summary(check)
     if outputs.hook is not None and (outputs.always or check.exit_code == 1):
@@ -123,12 +124,23 @@ def _print(form: str, check: Check, places: Places, records: str) -> None:
         if form == "github":
             from moeprof.reports.check.annotations import check_annotations
 
-            click.echo(check_annotations(check, places), nl=False)
+            _echo(check_annotations(check, places))
         show(render_check(check))
         if records:
             show(f"records {records}")
     else:
-        click.echo(written(check, form, places), nl=False)
+        _echo(written(check, form, places))
+
+
+def _echo(text: str) -> None:
+    """Print; a reader that has left ends the output and not the command."""
+    from moeprof.cli.output import discard_stdout
+
+    try:
+        click.echo(text, nl=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_stdout()
 
 
 def _write(path: Path, text: str) -> None:
