@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from moeprof.regression.tables import Table, make_table, shifts_of
 from moeprof.regression.values import Check, Finding, Noise, Quantity, Side
 
 LABELS = ("the baseline", "the candidate")
+SAME_SESSION = timedelta(hours=1)
 CANCELLED = ("SM clock",)  # what verdicts handle by themselves
 OTHER_CARD = (
     "the two sides ran on different cards of this model, which are up to 3 % apart: record a "
@@ -67,6 +69,8 @@ def judge(
     again = confirmation or Confirmation(())
     sides = ([*baseline, *again.baseline], [*candidate, *again.candidate])
     against = _against(*sides)
+    if not interleaved and all(one.session is None for one in noise):
+        against += _other_session(*sides)
     wrong = next((run for run in sides[1] if not run.correctness.passed), None)
     comparable = all(reason.grade < Grade.UNLESS_FORCED for reason in against)
     check = Check(
@@ -202,6 +206,31 @@ def _mixed(baseline: Sequence[Run], candidate: Sequence[Run]) -> list[Reason]:
             sentence = f"the runs of {label} are of {len(sources)} different sources"
             found.append(Reason(Grade.NEVER, "mixed sources", sentence))
     return found
+
+
+def _other_session(baseline: Sequence[Run], candidate: Sequence[Run]) -> list[Reason]:
+    """That the baseline was measured at another time, and nobody knows what that alone changes.
+
+    Simulated with 1 % between sessions, 2 of 10 checks without a change alert; with its noise
+    between sessions known, or both sides measured in turn, none do.
+    """
+    ended, began = max(run.created for run in baseline), min(run.created for run in candidate)
+    try:
+        apart = datetime.fromisoformat(began) - datetime.fromisoformat(ended)
+    except (TypeError, ValueError):  # of a record that says it in another way
+        return []
+    if apart <= SAME_SESSION:
+        return []
+    sentence = (
+        f"the baseline was measured {_told(apart)} before, and what that alone changes is not "
+        "known: record it in several sessions, or measure both sides in turn"
+    )
+    return [Reason(Grade.CAUTION, "session", sentence)]
+
+
+def _told(apart: timedelta) -> str:
+    hours = apart / timedelta(hours=1)
+    return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"
 
 
 def _side(runs: Sequence[Run]) -> Side:

@@ -47,7 +47,7 @@ class Policy:
     screening_floor: float = 0.5
     confirm: bool = True
     confirmation_alpha: float = 0.05
-    alert_alpha: float = 0.005
+    alert_alpha: float = 0.0075
     same_alpha: float = 0.05
     relative_floor: float = 0.02
     host_relative_floor: float = 0.05

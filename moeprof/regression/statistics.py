@@ -11,6 +11,7 @@ Left out: tests on pooled iterations. Iterations of one process share whatever t
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -189,20 +190,28 @@ def ratio_interval(
         "confidence_level": confidence,
         "n_resamples": resamples,
     }
-    # BCa divides by a spread that equal readings do not have
-    spread = np.ptp(logs[0], axis=-1) + np.ptp(logs[1], axis=-1)
-    low, high = (np.full(spread.shape, np.nan) for _ in range(2))
-    for method, chosen in (("BCa", spread > 0), ("percentile", spread == 0)):
-        if chosen.any():
-            sides = tuple(side[chosen] for side in logs)
-            generator = np.random.default_rng(seed)
-            found = (
-                scipy_stats()
-                .bootstrap(sides, statistic, method=method, rng=generator, **settings)
-                .confidence_interval
-            )
-            low[chosen], high[chosen] = found.low, found.high
-    return np.exp(low), np.exp(high)
+    found = _bootstrap("BCa", logs, statistic, seed, settings)
+    # BCa divides by a spread that (nearly) equal readings do not have
+    lost = np.isnan(found[0]) | np.isnan(found[1])
+    if lost.any():
+        sides = logs[0][lost], logs[1][lost]
+        for bound, simple in zip(
+            found, _bootstrap("percentile", sides, statistic, seed, settings), strict=True
+        ):
+            bound[lost] = simple
+    return np.exp(found[0]), np.exp(found[1])
+
+
+def _bootstrap(
+    method: str, sides: tuple[Array, Array], statistic: Any, seed: int, settings: dict[str, Any]
+) -> tuple[Array, Array]:
+    """scipy's interval, NaN where the method has none."""
+    generator = np.random.default_rng(seed)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        found = scipy_stats().bootstrap(sides, statistic, method=method, rng=generator, **settings)
+    interval = found.confidence_interval
+    return np.array(interval.low), np.array(interval.high)
 
 
 def rank_p(baseline: Array, candidate: Array) -> Array:
