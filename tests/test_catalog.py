@@ -15,7 +15,7 @@ from moeprof.solutions.sources import solution_files, source_hash, stage_backend
 
 SOLUTIONS = {
     *("reference", "sglang_v1", "sglang_v2", "triton_v1", "triton_v2", "triton_v3"),
-    "flashinfer_moe",
+    *("cutedsl_v3", "cutedsl_v3_2", "flashinfer_moe"),
 }
 AXES = (
     "num_experts num_local_experts hidden_size intermediate_size gemm1_out_size "

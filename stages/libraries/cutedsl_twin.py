@@ -10,11 +10,14 @@ from stages.block_scale import dequantise_rows, dequantise_weight, quantise_rows
 LEAST_AMAX = 1e-10
 
 
-def grouped_gemm(rows, row_scale, weights, weights_scale, m_indptr, expert_counts, output):
+def grouped_gemm(
+    rows, row_scale, weights, weights_scale, m_indptr, expert_counts, output, columns=128
+):
     """Expert e's rows, from m_indptr[e] on and expert_counts[e] in number, times weights[e]^T.
 
     rows [M, K] e4m3, row_scale [M, K/128], weights [E, N, K] e4m3, weights_scale [E, N/128, K/128]
     -> output [M, N] bfloat16, in place. Rows of padding hold anything afterwards; here NaN.
+    columns: of a tile, 128 or 256; changes no result.
     """
     output[: int(m_indptr[-1])] = torch.nan
     for part, product in _products(

@@ -12,7 +12,7 @@ from stages.solutions import flashinfer_moe, triton_v2
 
 NAMES = (
     *("reference", "sglang_v1", "sglang_v2", "triton_v1", "triton_v2", "triton_v3"),
-    "flashinfer_moe",
+    *("cutedsl_v3", "cutedsl_v3_2", "flashinfer_moe"),
 )
 MAX_RELATIVE_L2 = 0.04  # rounding the intermediate to e4m3 alone costs about 0.026
 
