@@ -259,7 +259,7 @@ def test_of_sets_that_fit_the_one_that_names_most_time_wins_and_doubt_is_said() 
 
 
 def test_the_shipped_files_are_sound_and_cover_the_two_gemms() -> None:
-    assert len(SHIPPED) == 6
+    assert len(SHIPPED) == 7
     for shipped in SHIPPED.values():
         named = {part for label in shipped.labels for part in label.split("+")}
         assert {"gemm1", "gemm2", "swiglu_quant", "routing", "gather"} <= named
@@ -287,6 +287,17 @@ def test_rules_name_every_operation_of_the_recorded_runs_as_the_run_itself_did(
             if label != stage and not inside:
                 wrong[stage, label, trace.operations.descriptions[number].name[:80]] += 1
     assert not wrong and compared > 500
+
+
+def test_rules_name_the_operations_of_triton_v3() -> None:
+    """Of its recorded processes at T=56."""
+    folder = RECORDED.parent / "checks" / "h200" / "slowdowns" / "triton_v3-T56"
+    for path in sorted(folder.glob("*.json.gz"))[:3]:
+        trace, stages = of_run(load(path), iterations=3)
+        fitted = best_fit(tuple(SHIPPED.values()), trace, place_operations(trace, 0))
+        assert fitted is not None and fitted.walk.rules.name == "rows by expert"
+        labels = [fitted.walk.labels[n] if n >= 0 else "" for n in fitted.walk.label.tolist()]
+        assert labels == list(stages) and sum(map(bool, labels)) == 3 * 8
 
 
 def of_flow(*kernels: str) -> tuple[str, Counter[str], int]:
