@@ -40,6 +40,16 @@ def flashinfer():
 
 
 @pytest.fixture(scope="module")
+def cutedsl():
+    """(the real module, its twin), SM90 only."""
+    from stages.libraries import cutedsl, cutedsl_twin
+
+    if cutedsl.LIBRARY.stand_in:
+        pytest.skip(cutedsl.LIBRARY.stand_in)
+    return importlib.import_module("stages.libraries.cutedsl_kernels"), cutedsl_twin
+
+
+@pytest.fixture(scope="module")
 def weights():
     """Both weights as e4m3 with uneven block scales, on the device."""
     random = torch.Generator("cuda").manual_seed(0)
@@ -246,6 +256,159 @@ def test_cutlass_fused_moe(flashinfer, weights, tokens):
     # the twin does not reproduce the op's rounding of the intermediate bit by bit, and neighbouring
     # e4m3 values are 6 to 12 % apart: 0.020 seen at T=1, 0.011 above; each is 0.023 from the truth
     assert relative_l2(found, wanted) < 0.03
+
+
+COUNTS = {
+    "ragged": [0, 1, 0, 127, 128, 129, 63, 64, 65, 0, 0, 300, 2, 0, 191, 192, *[0] * 15, 5],
+    "last": [*[0] * 31, 1],
+    "one": [*[0] * 7, 1500, *[0] * 24],
+    "none": [0] * 32,
+    "many": [441 + 7 * expert - 200 * (expert % 3) for expert in range(32)],
+}
+
+
+def aligned_rows(counts, width):
+    """(rows, scale, m_indptr, expert_counts, indices of rows that hold a pair); what is in rows of
+    padding and past the end is NaN."""
+    counts = torch.tensor(counts, device="cuda")
+    indptr = torch.zeros(LOCAL + 1, dtype=torch.int64, device="cuda")
+    indptr[1:] = ((counts + 127) // 128 * 128).cumsum(0)
+    parts = [torch.arange(count, device="cuda") + indptr[e] for e, count in enumerate(counts)]
+    owned = torch.cat(parts).long()
+    capacity = int(indptr[-1]) + 384
+    rows = torch.full((capacity, width), 0x7F, dtype=torch.uint8, device="cuda")
+    values = (64 * randn(len(owned), width)).clamp(-448, 448).to(torch.float8_e4m3fn)
+    rows[owned] = values.view(torch.uint8)
+    scale = torch.full((capacity, width // 128), torch.nan, device="cuda")
+    scale[owned] = torch.rand(len(owned), width // 128, device="cuda") / 64 + 1e-3
+    return rows.view(torch.float8_e4m3fn), scale, indptr.int(), counts.int(), owned
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+@pytest.mark.parametrize("columns", [128, 256])
+@pytest.mark.parametrize("product", [1, 2])
+def test_cutedsl_grouped_gemm(cutedsl, weights, counts, columns, product):
+    weight, weight_scale = weights[product - 1]
+    rows, scale, indptr, expert_counts, owned = aligned_rows(COUNTS[counts], weight.shape[2])
+    outputs = []
+    for module in cutedsl:
+        shape = (rows.shape[0], weight.shape[1])
+        output = torch.full(shape, -99.0, dtype=torch.bfloat16, device="cuda")
+        operands = (rows, scale, weight, weight_scale, indptr, expert_counts)
+        module.grouped_gemm(*operands, output, columns)
+        assert output[int(indptr[-1]) :].eq(-99).all()
+        outputs.append(output[owned])
+    if len(owned):
+        assert relative_l2(*outputs) < 5e-3
+        errors = (outputs[0].double() - outputs[1].double()).norm(dim=1)
+        assert (errors / outputs[1].double().norm(dim=1)).max() < 1e-2
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_cutedsl_grouped_gemm_swiglu_quant(cutedsl, weights, counts):
+    weight, weight_scale = weights[0]
+    rows, scale, indptr, expert_counts, owned = aligned_rows(COUNTS[counts], HIDDEN)
+    found = []
+    for module in cutedsl:
+        shape = (rows.shape[0], INTERMEDIATE)
+        output = torch.zeros(shape, dtype=torch.uint8, device="cuda").view(torch.float8_e4m3fn)
+        out_scale = torch.full((shape[0], INTERMEDIATE // 128), -99.0, device="cuda")
+        operands = (rows, scale, weight, weight_scale, indptr, expert_counts)
+        module.grouped_gemm_swiglu_quant(*operands, output, out_scale)
+        assert output.view(torch.uint8)[int(indptr[-1]) :].eq(0).all()
+        assert out_scale[int(indptr[-1]) :].eq(-99).all()
+        found.append((output.view(torch.uint8)[owned], out_scale[owned]))
+    (codes, scales), (wanted, wanted_scales) = found
+    if len(owned):
+        # the tensor cores add with fewer bits than the twin's float32: e4m3 neighbours at a border
+        torch.testing.assert_close(scales, wanted_scales, rtol=5e-3, atol=0)
+        assert (codes == wanted).float().mean() > 0.97
+
+
+def test_a_graph_of_cutedsls_kernel_follows_a_new_routing(cutedsl, weights):
+    """Captured for one routing, replayed for another of as many rows at most."""
+    weight, weight_scale = weights[1]
+    sets = [aligned_rows(COUNTS[name], INTERMEDIATE) for name in ("many", "ragged")]
+    capacity = sets[0][0].shape[0]
+    operands = [tensor.clone() for tensor in sets[0][:4]]
+    output = torch.empty(capacity, HIDDEN, dtype=torch.bfloat16, device="cuda")
+
+    def call():
+        rows, scale, indptr, counts = operands
+        cutedsl[0].grouped_gemm(rows, scale, weight, weight_scale, indptr, counts, output)
+
+    call()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    for rows, scale, indptr, counts, owned in sets:
+        operands[0].view(torch.uint8)[: len(rows)] = rows.view(torch.uint8)
+        operands[1][: len(scale)] = scale
+        operands[2].copy_(indptr)
+        operands[3].copy_(counts)
+        output.fill_(-99)
+        graph.replay()
+        assert output[int(indptr[-1]) :].eq(-99).all()
+        wanted = torch.empty_like(output)
+        cutedsl[1].grouped_gemm(*operands[:2], weight, weight_scale, indptr, counts, wanted)
+        assert relative_l2(output[owned], wanted[owned]) < 5e-3
+
+
+def test_cutedsls_kept_object_gives_the_same_bits(cutedsl, weights, tmp_path, monkeypatch):
+    from stages.gemm.cutedsl_kernel.variant import Variant
+    from stages.libraries.object_cache import ObjectCache
+
+    kernels = cutedsl[0]
+    weight, weight_scale = weights[1]
+    rows, scale, indptr, counts, owned = aligned_rows(COUNTS["ragged"], INTERMEDIATE)
+    variant, cache = Variant(LOCAL, HIDDEN, INTERMEDIATE), ObjectCache(tmp_path)
+    results, made, compiled = [], [], kernels.compiled
+    monkeypatch.setattr(kernels, "compiled", lambda v: made.append(v) or compiled(v))
+    for _ in range(2):
+        executor = kernels.executor_of(variant, cache, kernels.on_device)
+        assert len(made) == 1 and cache.find(kernels.object_key(variant)) is not None
+        output = torch.empty(rows.shape[0], HIDDEN, dtype=torch.bfloat16, device="cuda")
+        kernel = kernels.Kernel(variant, executor, 132, 0)
+        operands = (rows, scale, weight, weight_scale, output, scale, indptr, counts)
+        for _ in range(2):  # the second time with prepared arguments
+            output.fill_(-99)
+            kernel(operands, rows.shape[0])
+            results.append(output[owned].clone())
+    assert all(torch.equal(result, results[0]) for result in results[1:])
+    assert results[0].abs().max() > 0 and not results[0].eq(-99).all()
+
+
+@pytest.mark.parametrize("tokens", (*TOKENS, 14107))
+def test_triton_kernels_for_aligned_rows_at_full_width(tokens):
+    from moeprof.contract import Buffers
+    from stages.prepare_moe_input import aligned as prepare
+    from stages.shuffle_rows import aligned as shuffle
+    from stages.swiglu_quant import aligned as swiglu
+    from stages.swiglu_quant.triton import swiglu_quant_torch
+
+    ids = torch.rand(tokens, EXPERTS, device="cuda").topk(8, dim=1).indices
+    ids = torch.where(ids < LOCAL, ids, -1).int()
+    ids[0] = torch.arange(8)
+    buffers = Buffers(keep=False)
+    found = prepare.prepare_moe_input(ids, LOCAL, buffers)
+    counts, indptr, row_token, _ = wanted = prepare.prepare_aligned_torch(ids, LOCAL)
+    end = int(indptr[-1])
+    for name, got, want in zip(prepare.prepare_moe_input.writes, found, wanted, strict=True):
+        rows = end if name == "row_token" else None
+        assert torch.equal(got[:rows], want[:rows]), name
+    owned = (row_token >= 0).nonzero().squeeze(1)
+    hidden = randn(tokens, HIDDEN).to(torch.float8_e4m3fn)
+    scale = torch.rand(HIDDEN // 128, tokens, device="cuda")
+    found = shuffle.shuffle_rows(hidden, scale, row_token, indptr, counts, buffers)
+    token = row_token[owned].long()
+    assert torch.equal(found[0].view(torch.uint8)[owned], hidden.view(torch.uint8)[token])
+    assert torch.equal(found[1][owned], scale.T[token])
+    source = randn(row_token.shape[0], 2 * INTERMEDIATE).bfloat16()
+    found = swiglu.swiglu_quant(source, row_token, indptr, counts, INTERMEDIATE, buffers)
+    wanted = swiglu_quant_torch(source[owned])
+    torch.testing.assert_close(found[1][owned], wanted[1], rtol=1e-5, atol=0)
+    same = found[0].view(torch.uint8)[owned] == wanted[0].view(torch.uint8)
+    assert same.float().mean() > 0.995
 
 
 @pytest.mark.parametrize("tokens", (*TOKENS, 14107))

@@ -30,6 +30,16 @@ def device() -> str:
     return DEVICE
 
 
+@pytest.fixture(scope="session", autouse=True)
+def few_programs() -> None:
+    """An interpreted program costs milliseconds even if it finds no row: fewer walk the rows."""
+    if INTERPRETED:
+        from stages.shuffle_rows import aligned as shuffle
+        from stages.swiglu_quant import aligned as swiglu
+
+        shuffle.MOST_PROGRAMS = swiglu.MOST_PROGRAMS = 24
+
+
 def quantise(values: torch.Tensor, block: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
     """[..., M, K] -> e4m3 and amax/448 scales [..., M/block0, K/block1]."""
     rows, columns = (values.shape[-2] // block[0], values.shape[-1] // block[1])
