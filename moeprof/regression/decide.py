@@ -16,7 +16,8 @@ check, the simulation thousands at once; both get the same answer.
 4. All rounds together alert: ``alert_alpha`` by Holm, the estimate beyond both floors, and the
    second round shows the change by itself at ``confirmation_alpha``.
 5. What does not alert is the same if two one-sided tests place it within the plain floor, else
-   inconclusive. ``cleared`` says whether a severe slowdown is excluded.
+   inconclusive. ``cleared`` says whether a severe slowdown is excluded; of the forward it is enough
+   that one is which is not a host slower in every stage alike, as that is what machines do.
 
 After both rounds slower and faster are mirror images.
 """
@@ -52,7 +53,8 @@ class Decision:
     first round. awaited: a second one is needed. clock: a change that the pace explains.
     divided: times were divided by the pace; pairs: neighbours were compared. ratio, shift_us: of
     the times as they were compared; ratio_plain, ratio_paced: not divided and divided (NaN where
-    the pace is unknown).
+    the pace is unknown). slowest: no larger ratio is believed; slowest_paced: nor, of the forward,
+    this one unless the whole host got slower (NaN where unknown).
     """
 
     few: bool
@@ -77,6 +79,7 @@ class Decision:
     relative_floor: Array
     noise: Array
     slowest: Array
+    slowest_paced: Array
 
 
 def decide(
@@ -121,6 +124,9 @@ def decide(
     equal = (p_same <= policy.same_alpha) & ~changed
     same = equal & (divided | unexplained | (np.abs(log_paced) <= margin))
     cleared = _cleared(test, whole, limits, policy)
+    paced_test = welch(*whole.logs_without_host(divided), limits.deviation)
+    cleared |= limits.of_forward & _cleared(paced_test, whole, limits, policy)
+    slowest_paced = np.exp(paced_test.upper(policy.same_alpha))
     suspected = _suspected(each[0], divided, pairs, limits, policy)
     open_ = not (final or few)
     return Decision(
@@ -146,6 +152,7 @@ def decide(
         relative_floor=np.expm1(floor),
         noise=noise,
         slowest=np.exp(test.upper(policy.same_alpha)),
+        slowest_paced=np.where(limits.of_forward, slowest_paced, np.nan),
     )
 
 

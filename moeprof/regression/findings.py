@@ -198,6 +198,9 @@ def _awaited(judged: Judged, place: int) -> str:
 def _open(judged: Judged, place: int) -> str:
     decision = judged.decision
     up_to = f"up to {_percent(max(0.0, decision.slowest[place] - 1.0))} is not excluded"
+    paced = decision.slowest_paced[place] - 1.0
+    if paced < decision.slowest[place] - 1.0:
+        up_to += f", {_percent(max(0.0, paced))} if the host is not slower everywhere"
     if decision.suspected[place] and judged.rounds > 1:
         said = "the first round suspected a change, both together do not show it surely"
         return f"{said}; {up_to}"

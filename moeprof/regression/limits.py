@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moeprof.regression.policy import Policy
 from moeprof.regression.statistics import Array
@@ -16,7 +17,8 @@ QUANTUM_US = 0.032  # one tick of the GPU's clock, as CUPTI and CUDA events repo
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Limits:
-    """families: [Q], those of one number are judged together; [..., Q] where nothing else is said.
+    """families: [Q], those of one number are judged together; of_forward: [Q], whether it is a time
+    of the whole forward; [..., Q] where nothing else is said.
 
     screening_alpha, relative_floor: the policy's for the measure, [Q]. floor_us: the absolute
     floor. severe_us: what the severe fraction is of. deviation: standard
@@ -25,6 +27,7 @@ class Limits:
     """
 
     families: tuple[int, ...]
+    of_forward: NDArray[np.bool_]
     screening_alpha: Array
     relative_floor: Array
     floor_us: Array
@@ -65,6 +68,7 @@ def limits_of(
     floor_us = np.where(is_busy, busy_floor_us, policy.host_floor_us)
     return Limits(
         families=families_of(measures),
+        of_forward=np.array([measure in FORWARD_MEASURES for measure in measures]),
         screening_alpha=np.where(is_busy, policy.screening_alpha, policy.host_screening_alpha),
         relative_floor=np.where(by_host, policy.host_relative_floor, policy.relative_floor),
         floor_us=np.maximum(floor_us, policy.span_floor * span),

@@ -8,7 +8,7 @@ decided from the spread within the sides, never from their difference.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,29 +19,35 @@ Flags = NDArray[np.bool_]
 
 PAIR_GAIN = 0.5  # variance left by taking neighbours in pairs, for pairs to be used
 PACE_GAIN = 0.5  # variance left by dividing by the pace, for the division to be used
+MOST_SLOPE = 1.5  # nothing stretches much more than the host does
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Round:
     """Summaries of one round, us: [..., Q, P]. baseline_us None: the first round's stand again.
 
-    paces: how slow the process was as a factor, for each quantity; NaN where unknown.
+    paces: how slow the process was as a factor, for each quantity; hosts: logarithm of how slow its
+    host was, [..., P]. NaN where unknown.
     """
 
     candidate_us: Array
     candidate_pace: Array
+    candidate_host: Array
     baseline_us: Array | None = None
     baseline_pace: Array | None = None
+    baseline_host: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sides:
-    """Both sides of one round or of all: us and paces, [..., Q, P]."""
+    """Both sides of one round or of all: us and paces, [..., Q, P]; hosts, [..., P]."""
 
     baseline: Array
     candidate: Array
     baseline_pace: Array
     candidate_pace: Array
+    baseline_host: Array
+    candidate_host: Array
 
     @property
     def processes(self) -> tuple[int, int]:
@@ -103,6 +109,17 @@ class Sides:
         baseline, candidate = self.times_us(divided)
         return np.log(baseline), np.log(candidate)
 
+    def logs_without_host(self, divided: Flags | bool) -> tuple[Array, Array]:
+        """``logs`` less what goes with the host's pace within the sides (a straight line)."""
+        logs = self.logs(divided)
+        hosts = self.baseline_host[..., None, :], self.candidate_host[..., None, :]
+        own = [side - side.mean(axis=-1, keepdims=True) for side in logs]
+        host = [side - side.mean(axis=-1, keepdims=True) for side in hosts]
+        both = sum((a * b).sum(axis=-1, keepdims=True) for a, b in zip(own, host, strict=True))
+        square = sum((a * a).sum(axis=-1, keepdims=True) for a in host)
+        slope = np.clip(both / np.maximum(square, np.finfo(np.float64).tiny), 0.0, MOST_SLOPE)
+        return logs[0] - slope * hosts[0], logs[1] - slope * hosts[1]
+
     def log_ratio(self, divided: Flags | bool) -> Array:
         """Median of the logarithms of all ratios, [..., Q]."""
         return pairwise_median(*self.logs(divided))
@@ -114,7 +131,7 @@ def sides_of(rounds: Sequence[Round]) -> tuple[Sides, tuple[Sides, ...]]:
     A baseline that was not measured again counts once in the whole.
     """
     first = rounds[0]
-    if first.baseline_us is None or first.baseline_pace is None:
+    if first.baseline_us is None:
         raise ValueError("the first round needs a baseline")
     again = [one for one in rounds if one.baseline_us is not None]
     whole = Sides(
@@ -122,18 +139,26 @@ def sides_of(rounds: Sequence[Round]) -> tuple[Sides, tuple[Sides, ...]]:
         _joined([one.candidate_us for one in rounds]),
         _joined([one.baseline_pace for one in again]),
         _joined([one.candidate_pace for one in rounds]),
+        _joined([one.baseline_host for one in again]),
+        _joined([one.candidate_host for one in rounds]),
     )
     paces = np.concatenate((whole.baseline_pace, whole.candidate_pace), axis=-1)
     usual = np.exp(np.mean(np.log(paces), axis=-1, keepdims=True))
 
     def scaled(sides: Sides) -> Sides:
-        paces = sides.baseline_pace / usual, sides.candidate_pace / usual
-        return Sides(sides.baseline, sides.candidate, *paces)
+        return replace(
+            sides,
+            baseline_pace=sides.baseline_pace / usual,
+            candidate_pace=sides.candidate_pace / usual,
+        )
 
     each = []
     for one in rounds:
         own = one if one.baseline_us is not None else first
-        arrays = (own.baseline_us, one.candidate_us, own.baseline_pace, one.candidate_pace)
+        arrays = (
+            *(own.baseline_us, one.candidate_us, own.baseline_pace, one.candidate_pace),
+            *(own.baseline_host, one.candidate_host),
+        )
         each.append(scaled(Sides(*(np.asarray(array, dtype=np.float64) for array in arrays))))
     return scaled(whole), tuple(each)
 

@@ -20,8 +20,8 @@ MEASURES = ("busy", "busy", "host")
 US = np.array([100.0, 10.0, 30.0])
 
 
-def rounds(baseline, candidate, again=None, paces=None) -> list[Round]:
-    """One round, or two: (baseline, candidate) each, [Q, P]; paces: of both sides, [P]."""
+def rounds(baseline, candidate, again=None, paces=None, hosts=None) -> list[Round]:
+    """One round, or two: (baseline, candidate) each, [Q, P]; paces, hosts: of both sides, [P]."""
     unknown = np.nan
     found = []
     for one, other in ((baseline, candidate), *([again] if again else [])):
@@ -31,7 +31,10 @@ def rounds(baseline, candidate, again=None, paces=None) -> list[Round]:
                 np.broadcast_to(pace, np.shape(side))
                 for pace, side in zip(paces, (one, other), strict=True)
             ]
-        found.append(Round(np.asarray(other), arrays[1], np.asarray(one), arrays[0]))
+        slow = hosts or [np.full(np.shape(side)[-1], unknown) for side in (one, other)]
+        found.append(
+            Round(np.asarray(other), arrays[1], slow[1], np.asarray(one), arrays[0], slow[0])
+        )
     return found
 
 
@@ -159,7 +162,7 @@ def test_too_few_processes_decide_nothing(sizes):
 def test_a_stored_baseline_counts_once_however_many_rounds_follow():
     baseline = drawn(1, size=12)
     first = rounds(baseline, drawn(2, 1.06))[0]
-    second = Round(drawn(4, 1.06), np.full((3, 6), np.nan))
+    second = Round(drawn(4, 1.06), np.full((3, 6), np.nan), np.full(6, np.nan))
     found = decide([first, second], limits(), POLICY)
     assert verdicts(found)[0] == "REGRESSED"
     assert found.noise[2] == pytest.approx(0.01 * np.sqrt(2 / 12), rel=0.5)
@@ -207,6 +210,29 @@ def test_a_change_with_the_opposite_sign_in_us_is_not_believed():
     found = decide(rounds(baseline, candidate, paces=paces), limits(), AT_ONCE)
     assert found.divided.all() and (found.ratio_paced < 0.9).all() and (found.ratio_plain > 1).all()
     assert not found.improved.any() and found.clock.all()
+
+
+def test_a_noisy_host_does_not_keep_a_forward_from_being_cleared():
+    """The span varies by 8 % with the host, which a severe slowdown could hide in, and by 0.5 %
+    beside it, which none of one stage could."""
+    random = np.random.default_rng(8)
+    hosts = [host - host.mean() for host in (random.normal(0.0, 0.1, n) for n in (12, 6))]
+    span = limits_of(("span",), np.array([400.0]), POLICY, gpu=False)
+
+    def sides(slower: float):
+        noise = [random.normal(0.0, 0.005, host.shape) for host in hosts]
+        factors = (1.0, slower)
+        return [
+            400.0 * factor * np.exp(0.8 * host + own)[None, :]
+            for factor, host, own in zip(factors, hosts, noise, strict=True)
+        ]
+
+    blind = decide(rounds(*sides(1.0)), span, POLICY)
+    assert blind.awaited[0] and not blind.cleared[0] and blind.slowest[0] > 1.05
+    told = decide(rounds(*sides(1.0), hosts=hosts), span, POLICY)
+    assert told.cleared[0] and not told.awaited[0] and told.slowest_paced[0] < 1.015
+    assert told.slowest[0] == pytest.approx(blind.slowest[0], rel=0.01) and not told.same[0]
+    assert not decide(rounds(*sides(1.06), hosts=hosts), span, POLICY).cleared[0]
 
 
 def test_neighbours_that_move_together_are_compared_in_pairs():
