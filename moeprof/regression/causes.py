@@ -23,6 +23,7 @@ from moeprof.analysis.checks import clock_findings
 from moeprof.compare.comparable import sm_mhz
 from moeprof.records import Run
 from moeprof.regression.changes import structure_changes
+from moeprof.regression.findings import SUSPECTED
 from moeprof.regression.structure import usual_structure
 from moeprof.regression.values import Cause, CauseKind, Component, Finding, Shift
 
@@ -78,7 +79,7 @@ def causes_of(
 
 
 def _suspected(finding: Finding) -> bool:
-    return finding.confirmation == "awaited" and finding.reason.startswith("suspected")
+    return finding.confirmation == "awaited" and finding.reason.startswith(SUSPECTED)
 
 
 # ---------------------------------------------------------------- what moved

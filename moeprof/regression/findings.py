@@ -20,6 +20,7 @@ from moeprof.regression.values import Clock, Confirmation, Finding, Quantity, Ve
 
 # normal quantiles of a one-sided 5 % level and of 90 % power
 SAME_LEVEL_AND_POWER = 1.645 + 1.282
+SUSPECTED = "suspected"  # how the reason of a suspicion begins
 MOST_PROCESSES = 50  # more than anybody would wait for
 
 
@@ -28,7 +29,7 @@ class Judged:
     """The numbers of one check, [Q] each. processes: of both sides, all rounds together.
 
     medians_us: of both sides; intervals: low and high of the ratio; pace_gap: logarithm of how much
-    slower the candidate's processes were.
+    slower the candidate's processes were; host_gap: and their hosts as a whole.
     """
 
     policy: Policy
@@ -38,6 +39,7 @@ class Judged:
     intervals: tuple[Array, Array]
     rank_p: Array
     pace_gap: Array
+    host_gap: float
     limits: Limits
     decision: Decision
 
@@ -58,14 +60,14 @@ def finding_of(judged: Judged, place: int, quantity: Quantity, source: str) -> F
         ratio=_known(decision.ratio[place]),
         ratio_low=_known(judged.intervals[0][place]),
         ratio_high=_known(judged.intervals[1][place]),
-        shift_us=_known(decision.shift_us[place]),
+        shift_us=_known(decision.estimate.shift_us[place]),
         p_value=_known(decision.p_value[place]),
         p_holm=_known(decision.p_holm[place]),
         p_rank=_known(judged.rank_p[place]),
         p_same=_known(decision.p_same[place]),
         relative_floor=float(decision.relative_floor[place]),
         absolute_floor_us=float(judged.limits.floor_us[place]),
-        noise=_known(decision.noise[place]),
+        noise=_known(decision.estimate.noise[place]),
         slowest=_known(decision.slowest[place]),
         clock=clock,
         ratio_per_clock=_known(decision.ratio_paced[place]),
@@ -136,8 +138,10 @@ def _reason(judged: Judged, place: int, quantity: Quantity, verdict: Verdict) ->
         return _too_few(judged.processes, judged.policy)
     if verdict in ("REGRESSED", "IMPROVED"):
         return _changed(judged, place, quantity)
-    if decision.clock[place]:
+    if decision.by_pace[place]:
         return _explained(judged, place, quantity)
+    if decision.by_host[place]:
+        return _of_whole_host(judged, place)
     if verdict == "SAME":
         return _same(judged, place, quantity)
     if decision.awaited[place]:
@@ -147,7 +151,7 @@ def _reason(judged: Judged, place: int, quantity: Quantity, verdict: Verdict) ->
 
 def _changed(judged: Judged, place: int, quantity: Quantity) -> str:
     decision = judged.decision
-    said = _by(decision.ratio[place], decision.shift_us[place])
+    said = _by(decision.ratio[place], decision.estimate.shift_us[place])
     if decision.divided[place]:
         said += f" per {CLOCK_OF[quantity.measure]}, which differs by process"
     if judged.rounds > 1:
@@ -179,18 +183,35 @@ def _explained(judged: Judged, place: int, quantity: Quantity) -> str:
     return f"{plain} in us, {left} per {clock}: {_pace(judged, place, clock)}, {verdict}"
 
 
-def _pace(judged: Judged, place: int, clock: Clock) -> str:
-    gap = math.expm1(judged.pace_gap[place])
+def _of_whole_host(judged: Judged, place: int) -> str:
+    """Of a change of the forward that the host in every stage alike can explain."""
+    plain = 100.0 * math.expm1(judged.decision.estimate.log_plain[place])
+    return (
+        f"{plain:+.1f} %, but {_slower_host(judged.host_gap)}, which a stored baseline cannot tell "
+        "from the machine; measure both sides in turn"
+    )
+
+
+def _slower_host(gap: float) -> str:
     what = "slower" if gap > 0 else "faster"
-    whose = "the host as a whole" if clock == "host pace" else "the SM clock"
-    return f"{whose} was {_percent(abs(gap))} {what} in the candidate's processes"
+    change = _percent(abs(math.expm1(gap)))
+    return f"the host as a whole was {change} {what} in the candidate's processes"
+
+
+def _pace(judged: Judged, place: int, clock: Clock) -> str:
+    gap = float(judged.pace_gap[place])
+    if clock == "host pace":
+        return _slower_host(gap)
+    what = "slower" if gap > 0 else "faster"
+    change = _percent(abs(math.expm1(gap)))
+    return f"the SM clock was {change} {what} in the candidate's processes"
 
 
 def _awaited(judged: Judged, place: int) -> str:
     decision = judged.decision
     if decision.suspected[place]:
-        said = _by(decision.ratio[place], decision.shift_us[place])
-        return f"suspected: {said}; a second round of fresh processes must show it again"
+        said = _by(decision.ratio[place], decision.estimate.shift_us[place])
+        return f"{SUSPECTED}: {said}; a second round of fresh processes must show it again"
     slowest = decision.slowest[place] - 1.0
     return f"a slowdown of up to {_percent(slowest)} is not excluded; a second round may exclude it"
 
@@ -198,7 +219,7 @@ def _awaited(judged: Judged, place: int) -> str:
 def _open(judged: Judged, place: int) -> str:
     decision = judged.decision
     up_to = f"up to {_percent(max(0.0, decision.slowest[place] - 1.0))} is not excluded"
-    paced = decision.slowest_paced[place] - 1.0
+    paced = decision.slowest_hostless[place] - 1.0
     if paced < decision.slowest[place] - 1.0:
         up_to += f", {_percent(max(0.0, paced))} if the host is not slower everywhere"
     if decision.suspected[place] and judged.rounds > 1:
@@ -213,7 +234,7 @@ def _open(judged: Judged, place: int) -> str:
 def _processes_needed(judged: Judged, place: int, floor: float) -> int:
     """So many a side would show equivalence 9 times in 10, if nothing has changed."""
     sizes = judged.processes
-    process = judged.decision.noise[place] / math.sqrt(1 / sizes[0] + 1 / sizes[1])
+    process = judged.decision.estimate.noise[place] / math.sqrt(1 / sizes[0] + 1 / sizes[1])
     ratio = SAME_LEVEL_AND_POWER * float(process) / math.log1p(floor)
     return max(min(sizes) + 1, math.ceil(2.0 * min(ratio, 1e3) ** 2))
 

@@ -148,6 +148,7 @@ def _findings(check: Check, table: Table, noise: Sequence[Noise], gpu: bool) -> 
         ),
         rank_p=rank_p(*compared),
         pace_gap=whole.pace_gap,
+        host_gap=float(whole.host_gap),
         limits=limits,
         decision=decision,
     )

@@ -19,7 +19,7 @@ Flags = NDArray[np.bool_]
 
 PAIR_GAIN = 0.5  # variance left by taking neighbours in pairs, for pairs to be used
 PACE_GAIN = 0.5  # variance left by dividing by the pace, for the division to be used
-MOST_SLOPE = 1.5  # nothing stretches much more than the host does
+MOST_SLOPE = 4.0  # idle time stretches more than the host does; so much is still believed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +71,12 @@ class Sides:
         return np.asarray(np.nan_to_num(np.mean(np.log(self.candidate_pace), axis=-1) - baseline))
 
     @property
+    def host_gap(self) -> Array:
+        """Logarithm of how much slower the candidate's host was by all stages, [...]; 0 unknown."""
+        gap = np.mean(self.candidate_host, axis=-1) - np.mean(self.baseline_host, axis=-1)
+        return np.asarray(np.nan_to_num(gap))
+
+    @property
     def gains_by_pace(self) -> Flags:
         """Whether dividing by the pace removes at least half of the variance within the sides."""
         plain, divided = (_spread(self.logs(flag)) for flag in (False, True))
@@ -109,16 +115,23 @@ class Sides:
         baseline, candidate = self.times_us(divided)
         return np.log(baseline), np.log(candidate)
 
-    def logs_without_host(self, divided: Flags | bool) -> tuple[Array, Array]:
-        """``logs`` less what goes with the host's pace within the sides (a straight line)."""
-        logs = self.logs(divided)
+    def host_slope(self, divided: Flags | bool) -> Array:
+        """By which power a time goes with the host within the sides, [..., Q]: 0 to MOST_SLOPE."""
         hosts = self.baseline_host[..., None, :], self.candidate_host[..., None, :]
-        own = [side - side.mean(axis=-1, keepdims=True) for side in logs]
+        own = [side - side.mean(axis=-1, keepdims=True) for side in self.logs(divided)]
         host = [side - side.mean(axis=-1, keepdims=True) for side in hosts]
-        both = sum((a * b).sum(axis=-1, keepdims=True) for a, b in zip(own, host, strict=True))
-        square = sum((a * a).sum(axis=-1, keepdims=True) for a in host)
-        slope = np.clip(both / np.maximum(square, np.finfo(np.float64).tiny), 0.0, MOST_SLOPE)
-        return logs[0] - slope * hosts[0], logs[1] - slope * hosts[1]
+        both = (own[0] * host[0]).sum(axis=-1) + (own[1] * host[1]).sum(axis=-1)
+        square = (host[0] * host[0]).sum(axis=-1) + (host[1] * host[1]).sum(axis=-1)
+        slope = both / np.maximum(square, np.finfo(np.float64).tiny)
+        return np.asarray(np.clip(slope, 0.0, MOST_SLOPE))
+
+    def logs_without_host(self, divided: Flags | bool, slope: Array) -> tuple[Array, Array]:
+        """``logs`` less what goes with the host as a whole."""
+        baseline, candidate = self.logs(divided)
+        return (
+            baseline - slope[..., None] * self.baseline_host[..., None, :],
+            candidate - slope[..., None] * self.candidate_host[..., None, :],
+        )
 
     def log_ratio(self, divided: Flags | bool) -> Array:
         """Median of the logarithms of all ratios, [..., Q]."""

@@ -52,7 +52,7 @@ ITERATIONS = 20  # of the default preset's CUPTI passes
 SLOWDOWNS = (0.03, 0.05)
 HOST_US = 20.0
 QUEUED_GAP_US, LAUNCH_LATENCY_US, LEAVING_US = 1.1, 2.4, 20.0
-BATCH = 500  # checks at once: 0.6 GB
+BATCH = 500  # checks at once: 0.3 GB
 
 
 @dataclass(frozen=True, slots=True)

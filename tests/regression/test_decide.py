@@ -76,7 +76,7 @@ def test_swapping_the_sides_mirrors_the_verdict(seed, factor, sd, two, interleav
     back = decide(rounds(candidate, baseline, swapped), limits(), policy, interleaved)
     assert verdicts(back) == [MIRROR.get(verdict, verdict) for verdict in verdicts(there)]
     assert np.allclose(back.ratio * there.ratio, 1.0)
-    assert np.allclose(back.shift_us, -there.shift_us)
+    assert np.allclose(back.estimate.shift_us, -there.estimate.shift_us)
 
 
 @given(SEEDS, FACTORS, SPREADS, st.floats(0.01, 100.0))
@@ -86,7 +86,7 @@ def test_ratios_and_verdicts_do_not_depend_on_the_unit(seed, factor, sd, unit):
     plain = decide(rounds(baseline, candidate), limits(), AT_ONCE)
     scaled = decide(rounds(baseline * unit, candidate * unit), limits(), AT_ONCE)
     assert np.allclose(scaled.ratio, plain.ratio)
-    assert np.allclose(scaled.shift_us, plain.shift_us * unit)
+    assert np.allclose(scaled.estimate.shift_us, plain.estimate.shift_us * unit)
     assert np.allclose(scaled.p_holm, plain.p_holm)
     assert verdicts(scaled) == verdicts(plain)
 
@@ -110,8 +110,8 @@ def test_nothing_regresses_below_either_floor(seed, factor, sd, relative, floor_
     found = decide(rounds(drawn(seed, sd=sd), drawn(seed + 1, factor, sd)), floors, policy)
     told = found.regressed
     assert np.all(found.ratio[told] > 1.0 + relative)
-    assert np.all(found.shift_us[told] > floor_us)
-    assert np.all(found.ratio[told] - 1.0 > policy.noise_factor * 0.99 * found.noise[told])
+    assert np.all(found.estimate.shift_us[told] > floor_us)
+    assert np.all(found.ratio[told] - 1.0 > policy.noise_factor * 0.99 * found.estimate.noise[told])
 
 
 def test_a_slowdown_is_told_after_two_rounds_and_awaited_after_one():
@@ -165,7 +165,7 @@ def test_a_stored_baseline_counts_once_however_many_rounds_follow():
     second = Round(drawn(4, 1.06), np.full((3, 6), np.nan), np.full(6, np.nan))
     found = decide([first, second], limits(), POLICY)
     assert verdicts(found)[0] == "REGRESSED"
-    assert found.noise[2] == pytest.approx(0.01 * np.sqrt(2 / 12), rel=0.5)
+    assert found.estimate.noise[2] == pytest.approx(0.01 * np.sqrt(2 / 12), rel=0.5)
 
 
 def clocked(share: float, factor: float = 1.0, seed: int = 0, clock: float = 0.95):
@@ -178,7 +178,7 @@ def clocked(share: float, factor: float = 1.0, seed: int = 0, clock: float = 0.9
 def test_a_clock_that_differs_between_the_sides_is_no_regression():
     (baseline, pace_1), (candidate, pace_2) = clocked(0.0, seed=1), clocked(1.0, seed=2)
     found = decide(rounds(baseline, candidate, paces=(pace_1, pace_2)), limits(), AT_ONCE)
-    assert not found.regressed.any() and found.clock.all()
+    assert not found.regressed.any() and found.by_pace.all()
     assert np.allclose(found.ratio_plain, 1 / 0.95, rtol=0.01)
     assert np.allclose(found.ratio_paced, 1.0, atol=0.01)
     blind = decide(rounds(baseline, candidate), limits(), AT_ONCE)
@@ -197,7 +197,7 @@ def test_a_slowdown_is_found_through_two_clocks_on_both_sides():
 def test_a_higher_clock_does_not_hide_a_slowdown_as_sameness():
     (baseline, pace_1), (candidate, pace_2) = clocked(1.0, seed=1), clocked(0.0, 1 / 0.95, seed=2)
     found = decide(rounds(baseline, candidate, paces=(pace_1, pace_2)), limits(), AT_ONCE)
-    assert abs(found.ratio_plain[0] - 1.0) < 0.01 and not found.same[0] and found.clock[0]
+    assert abs(found.ratio_plain[0] - 1.0) < 0.01 and not found.same[0] and found.by_pace[0]
 
 
 def test_a_change_with_the_opposite_sign_in_us_is_not_believed():
@@ -209,7 +209,7 @@ def test_a_change_with_the_opposite_sign_in_us_is_not_believed():
     paces = (pace, pace * slow[6:] * 1.1)
     found = decide(rounds(baseline, candidate, paces=paces), limits(), AT_ONCE)
     assert found.divided.all() and (found.ratio_paced < 0.9).all() and (found.ratio_plain > 1).all()
-    assert not found.improved.any() and found.clock.all()
+    assert not found.improved.any() and found.by_pace.all()
 
 
 def test_a_noisy_host_does_not_keep_a_forward_from_being_cleared():
@@ -230,9 +230,25 @@ def test_a_noisy_host_does_not_keep_a_forward_from_being_cleared():
     blind = decide(rounds(*sides(1.0)), span, POLICY)
     assert blind.awaited[0] and not blind.cleared[0] and blind.slowest[0] > 1.05
     told = decide(rounds(*sides(1.0), hosts=hosts), span, POLICY)
-    assert told.cleared[0] and not told.awaited[0] and told.slowest_paced[0] < 1.015
+    assert told.cleared[0] and not told.awaited[0] and told.slowest_hostless[0] < 1.015
     assert told.slowest[0] == pytest.approx(blind.slowest[0], rel=0.01) and not told.same[0]
     assert not decide(rounds(*sides(1.06), hosts=hosts), span, POLICY).cleared[0]
+
+
+def test_a_slow_host_is_the_machines_unless_both_sides_were_measured_in_turn():
+    random = np.random.default_rng(8)
+    hosts = [random.normal(middle, 0.05, 6) for middle in (0.0, 0.3)]
+    times = [400.0 * np.exp(0.8 * host + random.normal(0.0, 0.005, 6))[None, :] for host in hosts]
+    span = limits_of(("span",), np.array([400.0]), POLICY, gpu=False)
+    stored = decide(rounds(*times, hosts=hosts), span, AT_ONCE)
+    assert stored.by_host[0] and not stored.regressed[0] and not stored.cleared[0]
+    assert stored.estimate.host_slope[0] == pytest.approx(0.8, abs=0.1) and stored.ratio[0] > 1.15
+    in_turn = decide(rounds(*times, hosts=hosts), span, AT_ONCE, interleaved=True)
+    assert in_turn.regressed[0] and not in_turn.by_host[0]
+    own = [times[0], times[1] * 1.2]  # beside the host something else got slower
+    assert decide(rounds(*own, hosts=hosts), span, AT_ONCE).regressed[0]
+    stage = limits_of(("busy",), np.array([400.0]), POLICY, gpu=False)
+    assert decide(rounds(*times, hosts=hosts), stage, AT_ONCE).regressed[0]
 
 
 def test_neighbours_that_move_together_are_compared_in_pairs():
@@ -242,9 +258,11 @@ def test_neighbours_that_move_together_are_compared_in_pairs():
     baseline = US[:, None] * common * noise()
     candidate = US[:, None] * common * noise() * np.array([1.04, 1.0, 1.0])[:, None]
     apart = decide(rounds(baseline, candidate), limits(), AT_ONCE)
-    assert not apart.regressed.any() and not apart.pairs.any()
+    assert not apart.regressed.any() and not apart.estimate.pairs.any()
     together = decide(rounds(baseline, candidate), limits(), AT_ONCE, interleaved=True)
-    assert together.pairs.all() and together.noise[0] < 0.2 * apart.noise[0]
+    assert (
+        together.estimate.pairs.all() and together.estimate.noise[0] < 0.2 * apart.estimate.noise[0]
+    )
 
 
 def test_known_noise_raises_the_floor_and_sessions_only_where_they_can_differ():
