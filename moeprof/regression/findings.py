@@ -217,18 +217,28 @@ def _awaited(judged: Judged, place: int) -> str:
 
 
 def _open(judged: Judged, place: int) -> str:
-    decision = judged.decision
-    up_to = f"up to {_percent(max(0.0, decision.slowest[place] - 1.0))} is not excluded"
-    paced = decision.slowest_hostless[place] - 1.0
-    if paced < decision.slowest[place] - 1.0:
-        up_to += f", {_percent(max(0.0, paced))} if the host is not slower everywhere"
-    if decision.suspected[place] and judged.rounds > 1:
-        said = "the first round suspected a change, both together do not show it surely"
-        return f"{said}; {up_to}"
+    left = _left(judged, place)
+    if judged.decision.suspected[place] and judged.rounds > 1:
+        return f"the first round suspected a change, both together do not show it surely; {left}"
     floor = _plain_floor(judged, place)
     more = _processes_needed(judged, place, floor)
-    advice = f"about {more} processes a side would tell" if more <= MOST_PROCESSES else "too noisy"
-    return f"no change shown, but neither the same within {_percent(floor)}; {up_to} ({advice})"
+    advice = "too noisy" if more > MOST_PROCESSES else f"about {more} processes a side would tell"
+    if more <= min(judged.processes):
+        change = 100.0 * (judged.decision.ratio[place] - 1.0)
+        advice = f"a change of {change:+.1f} % is too near the floor"
+    return f"no change shown, but neither the same within {_percent(floor)}; {left} ({advice})"
+
+
+def _left(judged: Judged, place: int) -> str:
+    """Which slowdown is not excluded."""
+    plain = float(judged.decision.slowest[place]) - 1.0
+    hostless = float(judged.decision.slowest_hostless[place]) - 1.0
+    if plain <= 0.0:
+        return "a slowdown is excluded"
+    said = f"up to {_percent(plain)} slower is not excluded"
+    if hostless < plain:
+        said += f", {_percent(max(0.0, hostless))} if the host is not slower everywhere"
+    return said
 
 
 def _processes_needed(judged: Judged, place: int, floor: float) -> int:
@@ -236,7 +246,7 @@ def _processes_needed(judged: Judged, place: int, floor: float) -> int:
     sizes = judged.processes
     process = judged.decision.estimate.noise[place] / math.sqrt(1 / sizes[0] + 1 / sizes[1])
     ratio = SAME_LEVEL_AND_POWER * float(process) / math.log1p(floor)
-    return max(min(sizes) + 1, math.ceil(2.0 * min(ratio, 1e3) ** 2))
+    return math.ceil(2.0 * min(ratio, 1e3) ** 2)
 
 
 def _plain_floor(judged: Judged, place: int) -> float:

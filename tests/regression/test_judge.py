@@ -300,3 +300,21 @@ def test_a_baseline_of_another_day_is_a_caution_unless_its_sessions_are_known():
     assert not checked(later, noise=known).against
     assert not checked(later, interleaved=True).against
     assert not checked(processes(6, seed=2)).against
+
+
+def test_what_is_open_says_how_much_is_left_and_what_would_settle_it():
+    noisy = judge(processes(12, seed=4, host_sd=0.15), processes(6, seed=5, host_sd=0.15), AT_ONCE)
+    span = noisy.finding("", "span")
+    assert span.verdict == "INCONCLUSIVE" and span.cleared and noisy.exit_code == 0
+    assert re.fullmatch(
+        r"no change shown, but neither the same within 2\.0 %; "
+        r"up to \d+\.\d % slower is not excluded, \d\.\d % if the host is not slower everywhere \((too noisy|about \d+ processes .*)\)",
+        span.reason,
+    )
+    near = judge(
+        processes(12, seed=4, kernel_sd=0.002),
+        processes(6, seed=5, kernel_sd=0.002, busy={"gemm1": 0.982}),
+        AT_ONCE,
+    ).finding("gemm1", "busy")
+    assert near.verdict == "INCONCLUSIVE" and "a slowdown is excluded" in near.reason
+    assert re.search(r"a change of -1\.\d % is too near the floor", near.reason)
