@@ -20,7 +20,7 @@ from moeprof.cli.main import run_command
 from moeprof.errors import RecordError, ResourceExhausted, UsageError
 from moeprof.regression.policy import Policy
 from moeprof.regression.values import Baseline, Noise, Quantity
-from moeprof.storage import baselines, store
+from moeprof.storage import baseline_files, baselines, store
 from moeprof.storage.locks import is_free, locked
 from tests.privacy import private_words
 
@@ -75,7 +75,7 @@ def test_a_baseline_survives_the_disk_and_is_readable_in_git(runs, saved, tmp_pa
     assert names(saved) == ["001.json.gz", "002.json.gz", "003.json.gz", "baseline.json"]
     stored = baselines.open_baseline(saved)
     assert replace(stored.baseline, runs=()) == baseline_of(runs[0])
-    assert stored.runs == tuple(map(baselines.trimmed, runs))
+    assert stored.runs == tuple(map(baseline_files.trimmed, runs))
     assert stored.gpu == "h200"
     text = (saved / "baseline.json").read_text()
     assert list(json.loads(text))[:4] == ["format", "schema_version", "name", "created"]
@@ -87,7 +87,7 @@ def test_a_baseline_survives_the_disk_and_is_readable_in_git(runs, saved, tmp_pa
 
 def test_only_what_a_check_reads_is_kept_and_that_is_small(make_run, tmp_path):
     run = make_run()
-    kept = baselines.trimmed(run)
+    kept = baseline_files.trimmed(run)
     assert {p.name for p in kept.passes} == {"bare", "events"}
     assert [t.name for t in kept.timelines] == ["kernels", "api"]
     assert kept.clocks == run.clocks and kept.calibration == run.calibration
@@ -201,7 +201,7 @@ def test_damage_is_one_line_that_names_the_file_and_the_rest_stays_usable(
 
 def test_an_index_that_claims_other_runs_than_it_has_is_refused(saved):
     edit(saved / "baseline.json", lambda document: document.update(source_hash="00" * 32))
-    assert baselines.verify(saved)  # the bytes are right
+    assert baseline_files.verify(saved)  # the bytes are right
     with pytest.raises(RecordError, match="names another source than 001.json.gz holds"):
         baselines.open_baseline(saved)
 
@@ -236,7 +236,7 @@ def test_a_taken_name_is_refused_and_with_force_the_old_one_is_history(runs, sav
 WRITER = """
 import itertools, sys, time
 from pathlib import Path
-from moeprof.storage import baselines, store
+from moeprof.storage import baseline_files, baselines, store
 from tests.test_baselines import baseline_of
 root, prefix = Path(sys.argv[1]), sys.argv[2]
 run = store.load(sys.argv[3])

@@ -129,10 +129,11 @@ def _keep(
 ) -> None:
     from moeprof.checking.accept import baseline_of
     from moeprof.storage import baselines
+    from moeprof.storage.baseline_files import verify
 
     baseline = baseline_of(runs, name, policy, note, sessions)
     folder = baselines.save(traces / "baselines", baseline, runs, replace_old)
-    _show_one(baselines.verify(folder), folder, as_json)
+    _show_one(verify(folder), folder, as_json)
 
 
 @command.command("list")
@@ -204,6 +205,7 @@ def accept(
     """
     from moeprof.cli.asking import read_policy, say
     from moeprof.storage import baselines
+    from moeprof.storage.baseline_files import verify
     from moeprof.storage.checks import runs_in
 
     root = traces / "baselines"
@@ -214,7 +216,7 @@ def accept(
     old = root / baselines.gpu_folder(runs[0].environment.device) / name
     policy = read_policy(policy_file)
     if old.exists() and policy_file is None:
-        policy = baselines.verify(old).policy
+        policy = verify(old).policy
     if len(runs) < policy.baseline_processes:
         say(
             f"{len(runs)} processes; the policy wants {policy.baseline_processes} of a baseline, "

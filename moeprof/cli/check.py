@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
+from moeprof.cli.check_asked import Asked, policy_of, request_of, require_one_way, typed
 from moeprof.cli.check_outputs import FORMATS, FailOn, Outputs, check_files, deliver, exit_code
 from moeprof.cli.keeping import keep_check
 from moeprof.cli.options import (
@@ -23,40 +21,13 @@ from moeprof.cli.options import (
     traces_option,
 )
 from moeprof.cli.output import shown_path
-from moeprof.errors import UsageError
 
 if TYPE_CHECKING:
-    from moeprof.checking.request import Request
     from moeprof.records import Run
-    from moeprof.regression.policy import Policy
     from moeprof.regression.values import Check
     from moeprof.reports.check.places import Places
 
 WEBHOOK_VARIABLE = "MOEPROF_WEBHOOK_URL"
-# a baseline fixes these; --routing and --dataset may have to say where files are
-_FIXED_BY_BASELINE = (
-    *("num_tokens", "workload", "definition", "weights", "device", "preset", "warmup"),
-    *("iterations", "trials", "l2", "seed", "allow_no_local_work"),
-)
-_OF_MEASURING = (*_FIXED_BY_BASELINE, "routing", "dataset", "solution", "against", "seconds")
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The command line, but for outputs. options: those of ``run``; given: which were typed."""
-
-    solution: str | None
-    baseline: str | None
-    against: str | None
-    runs: Path | None
-    measure_only: bool
-    processes: int | None
-    policy_file: Path | None
-    no_confirm: bool
-    seconds: float | None
-    traces: Path
-    options: dict[str, Any]
-    given: tuple[str, ...]
 
 
 @click.command("check")
@@ -151,9 +122,9 @@ def command(
     hook = _webhook(context, webhook_env)
     asked = Asked(
         *(solution, baseline, against, runs, measure_only, processes, policy_file, no_confirm),
-        *(seconds, traces, options, _typed(context)),
+        *(seconds, traces, options, typed(context)),
     )
-    _require_one_way(asked)
+    require_one_way(asked)
     if measure_only:
         _measure_only(asked)
         return
@@ -188,9 +159,9 @@ def _judge_runs(asked: Asked, folder: Path) -> tuple[Check, Run]:
     from moeprof.storage import baselines
     from moeprof.storage.checks import runs_in
 
-    stored = baselines.open_baseline(baselines.find(_root(asked), str(asked.baseline)))
+    stored = baselines.open_baseline(baselines.find(asked.baselines, str(asked.baseline)))
     runs = runs_in(folder)
-    policy = _policy(asked, stored.baseline.policy)
+    policy = policy_of(asked, stored.baseline.policy)
     noise = stored.baseline.noise
     size = policy.processes
     if not policy.confirm or len(runs) < 2 * size:
@@ -212,8 +183,8 @@ def _check_baseline(asked: Asked) -> tuple[Check, Path]:
     from moeprof.storage.checks import new_check_folder
 
     tree = working_tree(str(asked.solution))
-    stored = baselines.open_baseline(baselines.find(_root(asked), str(asked.baseline)))
-    policy = _policy(asked, stored.baseline.policy)
+    stored = baselines.open_baseline(baselines.find(asked.baselines, str(asked.baseline)))
+    policy = policy_of(asked, stored.baseline.policy)
     require_statistics()
     routing = asked.options["routing"] if "routing" in asked.given else None
     request = request_as_recorded(
@@ -232,7 +203,7 @@ def _check_against(asked: Asked) -> tuple[Check, Path]:
 
     solution = str(asked.solution)
     after = working_tree(solution)
-    policy = _policy(asked, None)
+    policy = policy_of(asked, None)
     require_statistics()
     with ExitStack() as stack:
         before = stack.enter_context(revision_tree(solution, str(asked.against)))
@@ -240,7 +211,7 @@ def _check_against(asked: Asked) -> tuple[Check, Path]:
             say("the working tree has changes that are in no commit; they are what is checked")
         elif after.commit == before.commit:
             say(f"{before.label} is what is checked out: both sides run the same code")
-        request = _request(asked)
+        request = request_of(asked)
         folder = new_check_folder(asked.traces, solution, request.seq_len)
         return check_trees(before, after, request, policy, folder, say), folder.path
 
@@ -254,8 +225,8 @@ def _measure_only(asked: Asked) -> None:
     from moeprof.storage.sides import save_sides
 
     tree = working_tree(str(asked.solution))
-    processes = _policy(asked, None).processes
-    request = _request(asked)
+    processes = policy_of(asked, None).processes
+    request = request_of(asked)
     folder = new_check_folder(asked.traces, str(asked.solution), request.seq_len)
     with ends_as_ctrl_c(), device_alone(say):
         measure({"candidate": tree}, request, processes, folder, say)
@@ -263,79 +234,12 @@ def _measure_only(asked: Asked) -> None:
     click.echo(f"records {shown_path(folder.path)}")
 
 
-# ---------------------------------------------------------------- what was asked
-
-
-def _require_one_way(asked: Asked) -> None:
-    """Raise UsageError unless the options name one thing to check and one to check it against."""
-    ways = [
-        option
-        for option, chosen in (
-            ("--baseline", asked.baseline is not None),
-            ("--against", asked.against is not None),
-            ("--measure-only", asked.measure_only),
-        )
-        if chosen
-    ]
-    if len(ways) != 1:
-        found = f"{' and '.join(ways)} were given together" if ways else "nothing to check against"
-        raise UsageError(found, do="choose one of --baseline, --against and --measure-only")
-    if asked.runs is not None and asked.baseline is None:
-        raise UsageError("--runs without --baseline", do="name the baseline to judge them by")
-    if (asked.runs is None) == (asked.solution is None):
-        raise UsageError("--runs and --solution", "one of them", "--runs judges, --solution runs")
-    if asked.runs is not None:
-        _refuse(asked, _OF_MEASURING, "nothing is measured with --runs")
-    elif asked.baseline is not None:
-        _refuse(asked, _FIXED_BY_BASELINE, "the baseline fixes its workload and settings")
-
-
-def _refuse(asked: Asked, names: Sequence[str], why: str) -> None:
-    given = [name for name in names if name in asked.given]
-    if given:
-        option = {"seconds": "timeout"}.get(given[0], given[0]).replace("_", "-")
-        raise UsageError(f"--{option} was given, but {why}", do="leave it out")
-
-
-def _typed(context: click.Context) -> tuple[str, ...]:
-    """The parameters that the user typed, by name."""
-    return tuple(
-        name
-        for name in context.params
-        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE
-    )
-
-
-def _policy(asked: Asked, stored: Policy | None) -> Policy:
-    from moeprof.cli.asking import read_policy
-
-    policy = stored
-    if policy is None or asked.policy_file is not None:
-        policy = read_policy(asked.policy_file)
-    if asked.processes is not None:
-        policy = replace(policy, processes=asked.processes)
-    return replace(policy, confirm=False) if asked.no_confirm else policy
-
-
-def _request(asked: Asked) -> Request:
-    from moeprof.checking.request import DEFAULT_SECONDS
-    from moeprof.cli.asking import resolved_request
-    from moeprof.cli.planning import RunOptions
-
-    options = RunOptions(
-        solution=str(asked.solution), all_workloads=False, passes=None, **asked.options
-    )
-    return resolved_request(options, asked.seconds or DEFAULT_SECONDS)
-
-
-def _root(asked: Asked) -> Path:
-    return asked.traces / "baselines"
+# ---------------------------------------------------------------- where it goes
 
 
 def _webhook(context: click.Context, variable: str) -> Any:
     """The webhook, if its variable is set; one that was asked for by name must be."""
-    typed = "webhook_env" in _typed(context)
-    if not typed and not os.environ.get(variable):
+    if "webhook_env" not in typed(context) and not os.environ.get(variable):
         return None
     from moeprof.alerts.webhook import webhook
 

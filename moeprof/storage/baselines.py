@@ -6,48 +6,37 @@
 
 A baseline is put in place by renaming a whole folder, under a lock that dies with its holder. What
 a kill left half-written is removed and what it left whole is put in place by whoever comes next, so
-that every reader finds a baseline whole or not at all. Each record is held to the hash of its bytes
-in baseline.json; one damaged baseline is named and leaves the others usable.
-
-Records are trimmed to what a check reads: the 10 of triton_v2 at T = 56 on an H200 take 160 KB.
+that every reader finds a baseline whole or not at all. One that is damaged is named and leaves the
+others usable. What its files hold is ``baseline_files``' business.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import gzip
-import hashlib
-import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from moeprof.errors import RecordError, ResourceExhausted, UsageError, nearest
 from moeprof.records import Run
-from moeprof.regression.values import Baseline, BaselineFile
-from moeprof.storage.atomic import write_atomically
-from moeprof.storage.codec import decode, encode
+from moeprof.regression.values import Baseline
+from moeprof.storage.baseline_files import (
+    BASELINE_FILE,
+    read_index,
+    read_record,
+    require_own,
+    verify,
+    write_files,
+)
 from moeprof.storage.locks import locked
-from moeprof.storage.store import SUFFIX, load, to_json
 
-FORMAT = "moeprof baseline"
-SCHEMA_VERSION = 1
-BASELINE_FILE = "baseline.json"
-MAX_JSON_BYTES = 2**20
 LOCK_SECONDS = 30.0
-
-# what a check reads of a record: the others cost space in git and say nothing to it
-PASSES_READ = ("bare", "events", "stages")
-TIMELINES_READ = ("kernels", "api")
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _UNFINISHED = re.compile(r"\.(?P<name>.+)\.\d+\.new")
-_RECORD_AGAIN = "git checkout it, or record the baseline again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,19 +131,11 @@ def find(root: Path, name: str) -> Path:
 def open_baseline(folder: Path) -> StoredBaseline:
     """The baseline in ``folder``; RecordError names the first file that is not what it was."""
     with _reading(folder.parent):
-        baseline = _read_baseline(folder)
-        runs = tuple(_read_run(folder / file.file, file.sha256) for file in baseline.runs)
+        baseline = read_index(folder)
+        runs = tuple(read_record(folder / file.file, file.sha256) for file in baseline.runs)
     for file, run in zip(baseline.runs, runs, strict=True):
-        _require_own(baseline, run, folder / file.file)
+        require_own(baseline, run, folder / file.file)
     return StoredBaseline(baseline, runs, folder)
-
-
-def verify(folder: Path) -> Baseline:
-    """The baseline in ``folder``, its records held to their hashes but not read."""
-    baseline = _read_baseline(folder)
-    for file in baseline.runs:
-        _verified_bytes(folder / file.file, file.sha256)
-    return baseline
 
 
 def _entry(folder: Path) -> Entry:
@@ -164,86 +145,7 @@ def _entry(folder: Path) -> Entry:
         return Entry(folder, None, str(error))
 
 
-def _read_baseline(folder: Path) -> Baseline:
-    path = folder / BASELINE_FILE
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise RecordError(f"{path.stat().st_size} bytes", f"at most {MAX_JSON_BYTES}")
-        baseline = decode(Baseline, _content(json.loads(path.read_bytes())))
-        for file in baseline.runs:
-            if Path(file.file).name != file.file or file.file.startswith("."):
-                raise RecordError(f"runs names {file.file!r}", "a file of the baseline's folder")
-        if not baseline.runs:
-            raise RecordError("runs is empty", "at least one record")
-        return baseline
-    except RecordError as error:
-        raise RecordError(f"{path}: {error}") from None
-    except OSError as error:
-        found = f"{path} cannot be read ({error.strerror})"
-        raise RecordError(found, "a baseline", _RECORD_AGAIN) from None
-    except (ValueError, RecursionError) as error:
-        found = f"{path}: not JSON ({str(error):.80})"
-        raise RecordError(found, "a baseline", _RECORD_AGAIN) from None
-
-
-def _content(document: Any) -> dict[str, Any]:
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise RecordError("this is JSON but no baseline", f"format {FORMAT!r}")
-    version = document.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise RecordError(
-            f"schema_version is {version!r:.40}", f"{SCHEMA_VERSION}", "update moeprof"
-        )
-    return {k: v for k, v in document.items() if k not in ("format", "schema_version")}
-
-
-def _read_run(path: Path, sha256: str) -> Run:
-    _verified_bytes(path, sha256)
-    return load(path)
-
-
-def _verified_bytes(path: Path, sha256: str) -> None:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise RecordError(f"{path} is missing", "it is in baseline.json", _RECORD_AGAIN) from None
-    except OSError as error:
-        raise RecordError(f"{path} cannot be read ({error.strerror})", do=_RECORD_AGAIN) from None
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise RecordError(
-            f"{path} was changed since it was recorded: its sha256 is {found[:12]}",
-            f"{sha256[:12]}",
-            _RECORD_AGAIN,
-        )
-
-
-def _require_own(baseline: Baseline, run: Run, path: Path) -> None:
-    """A hand-edited baseline.json must not claim other runs than it has."""
-    for name, said, found in (
-        ("solution", baseline.solution, run.solution.name),
-        ("source", baseline.source_hash, run.solution.source_hash),
-        ("workload", baseline.workload, run.workload),
-        ("routing", baseline.routing_hash, run.routing.histogram_hash),
-        ("device", baseline.device, run.environment.device),
-    ):
-        if said != found:
-            folder = path.parent
-            found_text = f"{folder / BASELINE_FILE} names another {name} than {path.name} holds"
-            raise RecordError(found_text, do=_RECORD_AGAIN)
-
-
 # ---------------------------------------------------------------- writing
-
-
-def trimmed(run: Run) -> Run:
-    """``run`` without what no check reads: other passes, the graph's timeline, counters."""
-    return dataclasses.replace(
-        run,
-        passes=tuple(p for p in run.passes if p.name in PASSES_READ),
-        timelines=tuple(t for t in run.timelines if t.name in TIMELINES_READ),
-        kernel_metrics=(),
-    )
 
 
 def save(root: Path, baseline: Baseline, runs: Sequence[Run], replace: bool = False) -> Path:
@@ -262,7 +164,7 @@ def save(root: Path, baseline: Baseline, runs: Sequence[Run], replace: bool = Fa
             require_free(root, baseline.device, baseline.name)
         draft = place / f".{baseline.name}.{os.getpid()}.new"
         try:
-            _write(draft, baseline, runs)
+            write_files(draft, baseline, runs)
             _put_in_place(draft, folder)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
@@ -288,28 +190,6 @@ def remove(folder: Path) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
-def _write(draft: Path, baseline: Baseline, runs: Sequence[Run]) -> None:
-    files = []
-    for number, run in enumerate(runs, start=1):
-        content = _record_bytes(run)
-        file = BaselineFile(f"{number:03d}{SUFFIX}", hashlib.sha256(content).hexdigest())
-        write_atomically(draft / file.file, content)
-        files.append(file)
-    document = {
-        "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
-        **encode(dataclasses.replace(baseline, runs=tuple(files))),
-    }
-    text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    write_atomically(draft / BASELINE_FILE, text.encode())
-
-
-def _record_bytes(run: Run) -> bytes:
-    document = to_json(trimmed(run))
-    text = json.dumps(document, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    return gzip.compress(text.encode(), mtime=0)
-
-
 def _put_in_place(draft: Path, folder: Path) -> None:
     """Give ``draft`` its name; what has it becomes history first. The lock is held."""
     history = _history_folder(folder)
@@ -330,7 +210,7 @@ def _put_in_place(draft: Path, folder: Path) -> None:
 
 def _history_folder(folder: Path) -> Path:
     try:
-        created = re.sub(r"[^0-9T]", "", _read_baseline(folder).created.split("+")[0]) + "Z"
+        created = re.sub(r"[^0-9T]", "", read_index(folder).created.split("+")[0]) + "Z"
     except RecordError:  # damaged: kept all the same
         created = "unreadable"
     for attempt in range(1, 1000):
