@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
@@ -356,19 +358,23 @@ def test_a_real_traces_kernels_are_called_as_our_own_records_call_them(path):
         assert theirs == ours
 
 
+PROFILED = """
+import sys, torch
+from torch.profiler import ProfilerActivity, profile, record_function
+matrix = torch.ones(8, 8)
+with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+    for _ in range(3):
+        with record_function("moeprof.iteration"), record_function("moeprof.gemm1"):
+            matrix @ matrix
+profiler.export_chrome_trace(sys.argv[1])
+"""
+
+
 def test_a_trace_written_here_by_torch_is_read_but_for_the_gpu_it_lacks(tmp_path):
-    """The layout of the installed PyTorch, with a kernel put in as a CUDA build would."""
-    torch = pytest.importorskip("torch")
-    profiler = pytest.importorskip("torch.profiler")
+    """The layout of the installed PyTorch, with a kernel put in as a CUDA build would. In a process
+    of its own: torch.profiler imports Triton, whose interpreter must be switched on before."""
     path = tmp_path / "cpu.json"
-    matrix = torch.ones(8, 8)
-    activities = [profiler.ProfilerActivity.CPU]
-    with profiler.profile(activities=activities, record_shapes=True) as profile:
-        for _ in range(3):
-            with profiler.record_function("moeprof.iteration"):
-                with profiler.record_function("moeprof.gemm1"):
-                    matrix @ matrix
-    profile.export_chrome_trace(str(path))
+    subprocess.run([sys.executable, "-c", PROFILED, str(path)], check=True, timeout=300)
     with pytest.raises(RecordError, match="no GPU operation"):
         read_kineto(path)
     text = path.read_text()
