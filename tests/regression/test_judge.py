@@ -308,7 +308,8 @@ def test_what_is_open_says_how_much_is_left_and_what_would_settle_it():
     assert span.verdict == "INCONCLUSIVE" and span.cleared and noisy.exit_code == 0
     assert re.fullmatch(
         r"no change shown, but neither the same within 2\.0 %; "
-        r"up to \d+\.\d % slower is not excluded, \d\.\d % if the host is not slower everywhere \((too noisy|about \d+ processes .*)\)",
+        r"up to \d+\.\d % slower is not excluded, "
+        r"\d\.\d % if the host is not slower everywhere \((too noisy|about \d+ processes .*)\)",
         span.reason,
     )
     near = judge(
