@@ -15,7 +15,7 @@ run: .venv/.ready-to-run
 	@$(PY) -m moeprof run $(RUN_FLAGS)
 
 test: lint
-	@$(PY) -m pytest -n auto $(PYTEST_FLAGS)
+	@$(PY) -m pytest -n auto --dist worksteal $(PYTEST_FLAGS)
 
 lint: .venv/.ready-to-test
 	@$(PY) -m ruff check .
