@@ -126,7 +126,7 @@ def _promises(line: Simulated) -> str:
 
 def _named(rates: Rates, slowdown: float) -> str:
     worst = min(rates.named_at(slowdown, [stage]) for stage in ALL)
-    return f"{_percent(rates.named_at(slowdown), 1)} ({_percent(worst, 0)})"
+    return f"{_percent(rates.named_at(slowdown), 1)} ({_percent(worst, 1)})"
 
 
 def _host_named(rates: Rates) -> str:

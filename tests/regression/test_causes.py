@@ -221,14 +221,24 @@ def test_the_forward_names_the_stage_its_change_is_from():
 
 
 def test_one_odd_process_does_not_change_what_a_side_runs():
-    odd = with_operations(processes(1, seed=9)[0], lambda o: replace(o, registers=250))
+    slow = processes(1, seed=9, busy=SLOWER)[0]
+    odd = with_operations(slow, lambda o: replace(o, registers=250))
     baseline = processes(6, seed=1)
     candidate = [*processes(5, seed=2, busy=SLOWER), odd]
-    check = judge(baseline, candidate, replace(AT_ONCE, processes=5))
-    assert "launch shape" not in causes(check)
+    check = judge(baseline, candidate, AT_ONCE)
+    assert check.regressed_stages == ("gemm1",) and "launch shape" not in causes(check)
 
 
 def test_a_split_stage_has_no_declared_work_of_its_own():
     info = stage_info("gemm1", kernel_rules=(("gemm1_0", ("gemm1",)),))
     run = with_stage(processes(1)[0], "gemm1", kernel_rules=info.kernel_rules, covers=("gemm1",))
     assert judge([run] * 6, [run] * 6, AT_ONCE).exit_code == 0
+
+
+def test_what_luck_explains_is_not_told():
+    """Idle times spread with the host by far more than the kernel became slower."""
+    check = checked(host_sd=0.1)
+    assert check.regressed_stages == ("gemm1",)
+    assert [cause.kind for cause in check.causes_of("gemm1")] == ["busy"]
+    moved = [s for s in check.shifts if s.stage == "gemm1" and abs(s.shift_us) > 0.2]
+    assert {s.component for s in moved} > {"busy", "time"}  # there were shifts to be told

@@ -168,6 +168,14 @@ def test_a_stored_baseline_counts_once_however_many_rounds_follow():
     assert found.estimate.noise[2] == pytest.approx(0.01 * np.sqrt(2 / 12), rel=0.5)
 
 
+def test_severe_is_of_the_span_for_what_only_the_host_does():
+    """10 % of 30 us of host time is 3 us, of a forward of 110 us: not severe. Of a kernel it is."""
+    same = [np.exp(np.random.default_rng(seed).normal(0.0, 0.05, 6)) for seed in (1, 2)]
+    found = decide(rounds(*(US[:, None] * noise for noise in same)), limits(), AT_ONCE)
+    assert found.cleared.tolist() == [False, False, True]
+    assert np.all(found.slowest > 1.05)
+
+
 def clocked(share: float, factor: float = 1.0, seed: int = 0, clock: float = 0.95):
     """Times [Q, P] and paces [P]: ``share`` of 12 processes run at ``clock`` of the SM clock."""
     slow = np.arange(12) < round(12 * share)

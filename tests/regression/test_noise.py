@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moeprof.errors import UsageError
-from moeprof.regression.noise import detectable, noise_of
+from moeprof.regression.noise import _spreads, detectable, noise_of
 from moeprof.regression.noise_models import LARGE, STAGES, Scenario, draw, ticked
 from moeprof.regression.policy import Policy
 from moeprof.regression.simulate import _alerts, _decided, _Rule, _slower, _summaries
@@ -43,6 +43,18 @@ def test_sessions_are_told_from_processes():
     assert gemm1.detectable > 3 * gemm2.detectable
     blind = {n.quantity: n for n in noise_of(runs, POLICY)}
     assert blind[Quantity("gemm1", "busy")].process > 0.04
+
+
+def test_sessions_do_not_count_what_their_processes_explain():
+    random = np.random.default_rng(2)
+    days = [day for day in "abc" for _ in range(4)]
+    alike = random.normal(0.0, 0.01, (400, 12))
+    process, session = _spreads(alike, days)
+    assert np.median(session) == 0.0 and process.mean() == pytest.approx(0.01, rel=0.05)
+    moved = alike + np.repeat(random.normal(0.0, 0.03, (400, 3)), 4, axis=1)
+    process, session = _spreads(moved, days)
+    assert process.mean() == pytest.approx(0.01, rel=0.05)
+    assert np.sqrt(np.mean(np.square(session))) == pytest.approx(0.03, rel=0.1)
 
 
 def test_noise_needs_processes():

@@ -34,6 +34,14 @@ def test_a_hosts_pace_is_that_of_the_other_stages():
     assert np.allclose(np.exp(found.candidate_host - found.baseline_host), 1.5)
 
 
+def test_a_stages_own_slowness_is_no_part_of_its_pace():
+    """Two of four stages take twice as long: each sees one slow and two steady others, the steady
+    ones see two slow."""
+    (found,) = with_paces(MEASURES, [(measured(), measured(host=(20.0, 40.0, 30.0, 40.0)))])
+    slower = (found.candidate_pace / found.baseline_pace)[2:6, 0]
+    assert np.allclose(slower, [1.0, 1.0, 2.0, 2.0])
+
+
 def test_three_stages_are_too_few_for_a_pace():
     few = MEASURES[:2] + MEASURES[3:]
     us = measured().us[[0, 1, 3, 4, 5, 6, 7]]

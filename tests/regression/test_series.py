@@ -25,6 +25,16 @@ def test_busy_is_the_durations_of_the_kernels_pass_by_the_stages_of_the_api_pass
     assert len(busy["gemm2"]) == 20
 
 
+def test_a_kernel_that_two_stages_run_is_counted_in_each_by_its_order():
+    script = (
+        ("routing", (Launch("fill", 1_000), Launch("a", 5_000))),
+        ("gemm1", (Launch("fill", 9_000), Launch("b", 7_000))),
+    )
+    series = read_series(make_run(script))
+    assert np.all(series.times_us[Quantity("routing", "busy"), "kernels"] == 6.0)
+    assert np.all(series.times_us[Quantity("gemm1", "busy"), "kernels"] == 16.0)
+
+
 def test_kernels_that_do_not_match_the_api_pass_are_left_to_it():
     run = make_run()
     strange = make_run(eager_script(4)).timelines[0]

@@ -56,10 +56,19 @@ def test_the_promises_hold_on_a_slice(name):
 
 
 def test_without_noise_every_slowdown_is_named_and_nothing_else():
-    own = simulate(QUIET, Policy(), 4, 1, rivals=False).rates[0]
+    (own,) = simulate(QUIET, Policy(), 4, 1, rivals=False).rates
     assert own.alarms == own.second == own.undecided == 0
     assert all(count == 4 for _, counts in own.named for count in counts)
     assert own.host_named == (4,) * len(STAGES)
+
+
+def test_a_slowdown_is_not_named_if_another_stage_alerts_too(monkeypatch):
+    from moeprof.regression import simulate as module
+
+    everything = np.ones(3, dtype=bool), np.ones((3, len(STAGES)), dtype=bool)
+    monkeypatch.setattr(module, "_alerts", lambda first, last: everything)
+    (own,) = simulate(QUIET, Policy(), 3, 1, rivals=False).rates
+    assert own.alarms == 3 and own.named_at(0.05) == 0.0 and sum(own.host_named) == 0
 
 
 def test_pooled_iterations_raise_false_alarms_in_most_checks():
@@ -287,12 +296,15 @@ def test_the_command_needs_no_torch_and_help_no_scipy():
 
 def test_the_documents_table_has_every_case_and_keeps_every_promise():
     text = DOCS.read_text()
-    for case in CASES:
-        (line,) = [row for row in text.splitlines() if row.startswith(f"| {case.name} |")]
-        assert ("| kept |" in line) == case.promised and "NOT KEPT" not in line
+    rows = [row for row in text.splitlines() if row.endswith(("| kept |", "| none made |"))]
+    assert len(rows) == len(CASES) and "NOT KEPT" not in text
+    for case, row in zip(CASES, rows, strict=True):
+        assert row.startswith(f"| {case.name} |") and row.endswith("| kept |") == case.promised
+        alarms, three, five = (float(cell.split()[0]) for cell in row.split("|")[2:5])
+        assert not case.promised or (alarms <= 1.0 and three >= 80.0 and five >= 99.0)
     for rule in RIVALS:
-        assert f"| {rule}, 1 process |" in text
-    assert "moeprof noise --simulate" in text
+        assert f"| {rule}, 1 process |" in text and f"| {rule}, 6 processes |" in text
+    assert "moeprof noise --simulate" in text and "policy as by default" in text
 
 
 def test_a_promise_that_is_not_kept_is_said():
