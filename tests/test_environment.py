@@ -62,6 +62,25 @@ def test_clocks_of_a_real_gpu():
     assert found.l2_bytes > 2**20
 
 
+@pytest.mark.gpu
+def test_a_power_cap_that_has_passed_is_still_named():
+    """Products of two random matrices draw more than 700 W; half a second later nothing does."""
+    import time
+
+    import torch
+
+    factors = torch.randn(2, 8192, 8192, device="cuda", dtype=torch.bfloat16)
+    reader = environment.ClockReader()
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < 2.0:
+        torch.mm(factors[0], factors[1])
+        torch.cuda.synchronize()
+    time.sleep(0.5)
+    (loaded,), (idle,) = reader.sample("bare"), reader.sample("bare")
+    assert "sw_power_cap" in loaded.throttle
+    assert "sw_power_cap" not in idle.throttle
+
+
 def test_probing_names_everything_and_how_to_get_what_is_missing(tmp_path):
     found = {item.name: item for item in capabilities.probe(tmp_path / "runs")}
     assert list(found) == [

@@ -38,11 +38,12 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 CARD_DIGITS = 8
 
 # NVML's clocks-event-reason bits; names as nvidia-smi -q prints them
+SW_POWER_CAP = 0x004
 CLOCK_EVENTS: Mapping[int, str] = MappingProxyType(
     {
         0x001: "gpu_idle",
         0x002: "applications_clocks_setting",
-        0x004: "sw_power_cap",
+        SW_POWER_CAP: "sw_power_cap",
         0x008: "hw_slowdown",
         0x010: "sync_boost",
         0x020: "sw_thermal_slowdown",
@@ -137,6 +138,7 @@ class ClockReader:
     def __init__(self, enabled: bool = True) -> None:
         self._nvml: Any = None
         self._handle: Any = None
+        self._capped_ns = 0
         self.driver: str | None = None
         if not enabled:
             return
@@ -152,9 +154,14 @@ class ClockReader:
             self._handle = _device_handle(pynvml)
         except pynvml.NVMLError:  # such as a MIG slice
             self._handle = None
+        self._capped_ns = self._power_capped_ns()
 
     def sample(self, pass_name: str) -> tuple[ClockSample, ...]:
-        """One reading, or none (about 0.1 ms); take it beside a pass, never inside one."""
+        """One reading, or none (about 0.1 ms); take it beside a pass, never inside one.
+
+        The power cap is also named if it held the clock down at any time since the last reading:
+        the moment after a pass is too late to see it (1,680 MHz was read with no reason).
+        """
         if self._handle is None:
             return ()
         nvml, handle = self._nvml, self._handle
@@ -166,6 +173,10 @@ class ClockReader:
                 return 0
 
         reasons = read(nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
+        capped_ns = self._power_capped_ns()
+        if capped_ns > self._capped_ns:
+            reasons |= SW_POWER_CAP
+        self._capped_ns = capped_ns
         reading = ClockSample(
             pass_name=pass_name,
             sm_mhz=read(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
@@ -175,6 +186,17 @@ class ClockReader:
             throttle=clock_events(reasons),
         )
         return (reading,)
+
+    def _power_capped_ns(self) -> int:
+        """How long the power cap has held the clock down so far; 0 where it is not counted."""
+        if self._handle is None:
+            return 0
+        nvml = self._nvml
+        try:
+            status = nvml.nvmlDeviceGetViolationStatus(self._handle, nvml.NVML_PERF_POLICY_POWER)
+        except nvml.NVMLError:
+            return 0
+        return int(status.violationTime)
 
 
 def clock_events(bits: int) -> tuple[str, ...]:
