@@ -31,7 +31,7 @@ def load() -> tuple[ModuleType, Library, str]:
         try:
             version = importlib.import_module(NAME).__version__
             module = importlib.import_module(f"{NAME}.fused_moe")
-        except (ImportError, OSError, RuntimeError) as error:
+        except (ImportError, OSError, RuntimeError, AttributeError) as error:
             reason = f"{NAME} does not import: {type(error).__name__}"
         else:
             missing = [op for op in OPS if not hasattr(module, op)]
