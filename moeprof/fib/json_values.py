@@ -1,0 +1,69 @@
+"""Values out of parsed JSON by type, each refusal one line that names file, key and what is there.
+
+FlashInfer-Bench's own models ignore keys they do not know; so do readers built on this.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from moeprof.errors import UsageError
+
+Value = TypeVar("Value")
+
+_NAMES: dict[type, str] = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+}
+_ANY = object()
+
+
+def parse_json(text: str, where: str) -> Any:
+    """The value of a JSON text; UsageError in one line if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where} is not JSON: {error}", do="restore the file") from error
+
+
+def required(container: Any, key: str, kind: type[Value], where: str) -> Value:
+    """``container[key]`` of type ``kind``; bool is no int here, an int is a float."""
+    value = container.get(key, _ANY) if isinstance(container, dict) else _ANY
+    if value is _ANY:
+        raise UsageError(f"{where} has no {key!r}", _NAMES[kind])
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)  # type: ignore[return-value]
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise UsageError(f"{where} has {key} = {json.dumps(value)[:60]}", _NAMES[kind])
+    return value
+
+
+def optional(
+    container: Any, key: str, kind: type[Value], default: Value | None, where: str
+) -> Value | None:
+    """The same, or ``default`` where the key is absent or null."""
+    if isinstance(container, dict) and container.get(key) is None:
+        return default
+    return required(container, key, kind, where)
+
+
+def name_of(container: Any, key: str, where: str) -> str:
+    """A text that is not empty."""
+    value = required(container, key, str, where)
+    if not value:
+        raise UsageError(f"{where} has an empty {key}", "a text")
+    return value
+
+
+def texts(container: Any, key: str, where: str) -> tuple[str, ...]:
+    """A list of texts that are not empty; an absent key is an empty list."""
+    found = optional(container, key, list, [], where) or []
+    for item in found:
+        if not isinstance(item, str) or not item:
+            raise UsageError(f"{where} has {json.dumps(item)[:60]} in {key}", "texts")
+    return tuple(found)
