@@ -1,4 +1,4 @@
-"""Solution x workloads x clocks -> Runs: the one loop that touches a device.
+"""Solutions x workloads x clocks -> Runs: the one loop that touches a device.
 
 Passes run in the order of ``records.PASSES`` over all workloads, since an attached profiler slows
 the process after it: every workload's unprofiled figures are taken before CUPTI is loaded. Weights
@@ -12,18 +12,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 from moeprof import __version__
 from moeprof.contract import Buffers
 from moeprof.definition import Definition, Workload
-from moeprof.errors import EnvironmentMissing, ResourceExhausted, is_out_of_memory
+from moeprof.errors import ContractError, EnvironmentMissing, ResourceExhausted, is_out_of_memory
 from moeprof.machine.environment import describe
-from moeprof.measure.inputs import fingerprints, make_activations, make_weights
+from moeprof.measure.inputs import changed_inputs, fingerprints, make_activations, make_weights
 from moeprof.measure.passes import CUPTI_PASSES, Passes
-from moeprof.measure.workbench import Case, Problem, try_out
+from moeprof.measure.turns import in_turn
+from moeprof.measure.workbench import Case, Problem, Reference, try_out
 from moeprof.problem.dataset import Dataset
-from moeprof.problem.routing import identify, make_routing, parse_spec
+from moeprof.problem.routing import Routing, identify, make_routing, parse_spec
 from moeprof.records import Run, Settings, SolutionIdentity, StageInfo, WorkloadIdentity
 from moeprof.solutions.catalog import LoadedSolution, load_solution
 
@@ -51,6 +53,16 @@ class Plan:
     allow_no_local_work: bool = False
 
 
+class Watch(Protocol):
+    """Told of every turn before it begins, and of what ended one."""
+
+    def begin(self, turn: str, solution: str, workload: Workload) -> None:
+        """turn: a pass, or 'rest', which finds out whether a forward meets the power cap."""
+
+    def failed(self, solution: str, workload: Workload, error: BaseException) -> None:
+        """What a solution raised; the others go on without it unless this raises too."""
+
+
 def execute(plan: Plan, progress: Progress, on_run: Callable[[Run], None]) -> None:
     """Run every pass on every workload; ``on_run`` gets each record when it is complete.
 
@@ -59,78 +71,183 @@ def execute(plan: Plan, progress: Progress, on_run: Callable[[Run], None]) -> No
     refuse_stand_ins(plan.loaded, plan.device)
     refuse_missing_cupti(plan.settings.passes, plan.device)
     with out_of_memory_named():
-        Execution(plan, progress, on_run).run()
+        execution = Execution(plan, (plan.loaded,), _Alone(plan, progress), on_run)
+        progress.start(execution.turns)
+        try:
+            execution.run()
+        finally:
+            progress.finish()
+
+
+class _Alone:
+    """The watch of a run of one solution: draws, and what it raises ends the run."""
+
+    def __init__(self, plan: Plan, progress: Progress) -> None:
+        self._passes = plan.settings.passes
+        self._progress = progress
+
+    def begin(self, turn: str, solution: str, workload: Workload) -> None:
+        if turn in self._passes:
+            self._progress.step(f"{turn} T={workload.seq_len}")
+
+    def failed(self, solution: str, workload: Workload, error: BaseException) -> None:
+        raise error
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """A solution on a workload, under measurement. position: the workload's in this process."""
+
+    loaded: LoadedSolution
+    case: Case
+    position: int
+
+    @property
+    def solution(self) -> str:
+        return self.loaded.solution.name
+
+
+def every_one(solution: str, workload: Workload) -> bool:
+    return True
 
 
 class Execution:
-    """The state of one ``execute``: the clocks and the cases under measurement."""
+    """Solutions on workloads in one process: the first calls, then pass after pass.
 
-    def __init__(self, plan: Plan, progress: Progress, on_run: Callable[[Run], None]) -> None:
+    Weights are made once, the inputs of a workload once, its reference once, for all solutions. In
+    every pass the solutions take turns on one workload, once a trial, in the orders of ``turns``,
+    before the next workload's turn comes. wanted: which solutions to run on which workloads.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        solutions: Sequence[LoadedSolution],
+        watch: Watch,
+        on_run: Callable[[Run], None],
+        wanted: Callable[[str, Workload], bool] = every_one,
+    ) -> None:
         self.plan = plan
-        self.progress = progress
+        self.solutions = tuple(solutions)
+        self.watch = watch
         self.on_run = on_run
+        self.wanted = wanted
         self.settings = plan.settings
         self.passes = Passes(plan.settings, plan.device)
-        self.cases: list[Case] = []
+        self.entries: list[Entry] = []
+        self.round = 0
+
+    @property
+    def turns(self) -> int:
+        """How many turns it takes if none fails."""
+        passes = self.settings.passes
+        cells = sum(
+            self.wanted(loaded.solution.name, workload)
+            for loaded in self.solutions
+            for workload in self.plan.workloads
+        )
+        return cells * (len(passes) + (self.settings.trials - 1) * ("bare" in passes))
 
     def run(self) -> None:
-        """All passes in order; a case whose result is wrong leaves after the first."""
+        """All passes in order; an entry whose result is wrong leaves after the first."""
         passes = self.settings.passes
-        steps = len(self.plan.workloads) * (
-            len(passes) + (self.settings.trials - 1) * ("bare" in passes)
-        )
-        self.progress.start(steps)
-        try:
-            self.prepare()
-            self.first()
-            for name in passes[1:]:
-                self.measure(name, last=name == passes[-1])
-            if len(passes) == 1:
-                self.hand_out(self.cases)
-        finally:
-            self.progress.finish()
+        self.inputs = Inputs(self.plan)
+        self.prepare()
+        self.first()
+        for name in passes[1:]:
+            self.measure(name, last=name == passes[-1])
+        if len(passes) == 1:
+            for entry in self.entries:
+                self.hand_out(entry)
 
     # -- before the clocks ------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Make weights once and the inputs of every workload."""
-        plan = self.plan
-        inputs = Inputs(plan)
-        buffers = Buffers(plan.loaded.solution.keeps_buffers)
-        for workload in plan.workloads:
-            problem = inputs.problem(workload, plan.routing)
-            self.cases.append(problem.case(plan.loaded.solution, buffers))
+        """Make the inputs of every workload and bind the solutions to them."""
+        self.problems: dict[str, Problem] = {}
+        buffers = {
+            loaded.solution.name: Buffers(loaded.solution.keeps_buffers)
+            for loaded in self.solutions
+        }
+        for position, workload in enumerate(self.plan.workloads):
+            chosen = [one for one in self.solutions if self.wanted(one.solution.name, workload)]
+            if not chosen:
+                continue
+            problem = self.inputs.problem(workload, self.plan.routing)
+            self.problems[workload.uuid] = problem
+            for loaded in chosen:
+                name = loaded.solution.name
+                try:
+                    case = problem.case(loaded.solution, buffers[name])
+                except ContractError as error:
+                    self.watch.failed(name, workload, error)
+                else:
+                    self.entries.append(Entry(loaded, case, position))
 
     def first(self) -> None:
-        """The first call of every workload, then its verdict."""
-        reference = load_solution("reference", self.plan.device).solution
-        for case in self.cases:
-            self.progress.step(f"first T={case.workload.seq_len}")
-            try_out(case, reference, self.passes.device, self.settings)
-        wrong = [case for case in self.cases if not case.correctness.passed]
-        self.cases = [case for case in self.cases if case.correctness.passed]
-        self.hand_out(wrong)
-        self.passes.settle(self.cases)
+        """The first call of every entry and its verdict; wrong ones are handed out at once."""
+        reference = Reference(load_solution("reference", self.plan.device).solution)
+        for entry in self.next_round():
+            self.attempt("first", entry, partial(self.try_out, entry, reference))
+        reference.forget()
+        for entry in self.next_round():
+            self.attempt("rest", entry, partial(self.passes.try_rest, entry.case))
+        if self.entries:
+            self.passes.calibrate()
+
+    def try_out(self, entry: Entry, reference: Reference) -> None:
+        """The verdict; what is wrong leaves."""
+        try_out(entry.case, reference, self.passes.device, self.settings)
+        if not entry.case.correctness.passed:
+            self.hand_out(entry)
+            self.leave(entry)
 
     # -- the clocks --------------------------------------------------------------------------
 
     def measure(self, name: str, last: bool) -> None:
-        """One pass over all workloads."""
+        """One pass over all entries."""
         trials = self.settings.trials if name == "bare" else 1
         for trial in range(trials):
-            for case in self.cases:
-                self.progress.step(f"{name} T={case.seq_len}")
-                self.passes.measure(name, case, trial)
-                if last and trial == trials - 1:
-                    self.hand_out([case])
+            for entry in self.next_round():
+                finished = last and trial == trials - 1
+                self.attempt(name, entry, partial(self.turn, name, entry, trial, finished))
+
+    def turn(self, name: str, entry: Entry, trial: int, finished: bool) -> None:
+        """One entry's turn; its record where it was the last."""
+        self.passes.measure(name, entry.case, trial)
+        if finished:
+            self.hand_out(entry)
+
+    def next_round(self) -> Iterator[Entry]:
+        """Every entry once: workload by workload, the solutions in turn."""
+        for workload in self.plan.workloads:
+            rivals = [one for one in self.entries if one.case.workload is workload]
+            yield from in_turn(rivals, self.round)
+            self.round += 1
+
+    def attempt(self, turn: str, entry: Entry, call: Callable[[], None]) -> None:
+        """Take a turn; an entry that fails in it leaves. What the machine lacks ends them all."""
+        workload = entry.case.workload
+        self.watch.begin(turn, entry.solution, workload)
+        try:
+            call()
+        except EnvironmentMissing:
+            raise
+        except (Exception, SystemExit) as error:
+            self.watch.failed(entry.solution, workload, error)
+            self.leave(entry)
+
+    def leave(self, entry: Entry) -> None:
+        """Go on without ``entry``; others get back the inputs that it may have changed."""
+        self.entries = [one for one in self.entries if one is not entry]
+        if len(self.solutions) > 1:
+            self.inputs.restore(self.problems[entry.case.workload.uuid], self.plan.routing)
 
     # -- after the clocks --------------------------------------------------------------------
 
-    def hand_out(self, cases: list[Case]) -> None:
-        """Turn finished cases into Runs."""
-        for case in cases:
-            position = self.plan.workloads.index(case.workload)
-            self.on_run(as_run(self.plan, self.plan.loaded, case, self.passes, position))
+    def hand_out(self, entry: Entry) -> None:
+        """Turn a finished entry into a Run."""
+        self.on_run(as_run(self.plan, entry.loaded, entry.case, self.passes, entry.position))
 
 
 class Inputs:
@@ -145,23 +262,44 @@ class Inputs:
     def problem(self, workload: Workload, routing_spec: str) -> Problem:
         """``workload`` with tokens routed as ``routing_spec`` says; UsageError if it cannot be."""
         plan, seed = self._plan, self._plan.settings.seed
-        routing = make_routing(
-            parse_spec(routing_spec),
-            plan.definition,
-            workload,
-            seed,
-            dataset=plan.dataset,
-            allow_no_local_work=plan.allow_no_local_work,
-        )
-        activations = make_activations(
-            plan.definition, workload, routing, plan.weights, seed, plan.device
-        )
+        routing = self._routing(workload, routing_spec)
+        activations = self._activations(workload, routing)
         return Problem(
             definition=plan.definition,
             workload=workload,
             routing=identify(routing, plan.definition, workload, plan.weights, seed),
             inputs={**activations, **self._weights},
             untouched={**self._weight_prints, **fingerprints(activations)},
+        )
+
+    def restore(self, problem: Problem, routing_spec: str) -> None:
+        """Write the inputs of ``problem`` that a solution has changed anew, where they lie."""
+        changed = changed_inputs(problem.untouched, problem.inputs)
+        plan, workload = self._plan, problem.workload
+        fresh: dict[str, Any] = {}
+        if not self._weights.keys().isdisjoint(changed):
+            seed = plan.settings.seed
+            fresh |= make_weights(plan.definition, plan.weights, seed, plan.device)
+        if not self._weights.keys() >= set(changed):
+            fresh |= self._activations(workload, self._routing(workload, routing_spec))
+        for name in changed:
+            problem.inputs[name].copy_(fresh[name])
+
+    def _routing(self, workload: Workload, routing_spec: str) -> Routing:
+        plan = self._plan
+        return make_routing(
+            parse_spec(routing_spec),
+            plan.definition,
+            workload,
+            plan.settings.seed,
+            dataset=plan.dataset,
+            allow_no_local_work=plan.allow_no_local_work,
+        )
+
+    def _activations(self, workload: Workload, routing: Routing) -> dict[str, Any]:
+        plan = self._plan
+        return make_activations(
+            plan.definition, workload, routing, plan.weights, plan.settings.seed, plan.device
         )
 
 

@@ -23,6 +23,9 @@ class StagedCall(Protocol):
     """
 
     @property
+    def name(self) -> str: ...
+
+    @property
     def stage_names(self) -> tuple[str, ...]: ...
 
     @property
@@ -44,6 +47,7 @@ class Forward:
     def __init__(self, solution: Solution, given: Mapping[str, Any]) -> None:
         check_wiring(solution, tuple(given))
         self.solution = solution
+        self.name = solution.name
         self.stage_names = tuple(stage.name for stage in solution.stages)
         names = list(given)
         for stage in solution.stages:

@@ -60,13 +60,23 @@ class Passes:
         self.calibration: Calibration | None = None
         self.ceilings: MachineCeilings | None = None
         self.cupti: Any = None
-        self.synchronises = False
+        self.synchronising: set[str] = set()
 
     def settle(self, subjects: Sequence[Subject]) -> None:
         """After the first calls: which subjects must rest, what measuring costs, the ceilings."""
-        if self.cuda is not None and subjects:
-            for subject in subjects:
-                subject.rests = self.meets_power_cap(subject.forward)
+        for subject in subjects:
+            self.try_rest(subject)
+        if subjects:
+            self.calibrate()
+
+    def try_rest(self, subject: Subject) -> None:
+        """Find out whether the subject must rest between its iterations."""
+        if self.cuda is not None:
+            subject.rests = self.meets_power_cap(subject.forward)
+
+    def calibrate(self) -> None:
+        """What measuring costs the host here, and the machine's ceilings."""
+        if self.cuda is not None:
             self.calibration = calibrate_host(self.cuda)
             self.ceilings = ceilings.measure(self.cuda)
 
@@ -152,13 +162,14 @@ class Passes:
     def blocked(self, subject: Subject, device: CudaDevice) -> PassResult:
         """The queued forward, or why it cannot be queued."""
         host_us = _host_us(subject)
-        certain = 1 if self.synchronises else blocked.CERTAIN
+        certain = 1 if subject.forward.name in self.synchronising else blocked.CERTAIN
         try:
             samples = blocked.measure(
                 subject.forward, device, self.settings.iterations, host_us, certain
             )
         except blocked.Synchronises as error:
-            self.synchronises = True  # on one subject: the next need less evidence
+            # on one workload: the same code on the next needs less evidence
+            self.synchronising.add(subject.forward.name)
             return PassResult("blocked", unavailable=str(error))
         return PassResult("blocked", samples)
 
