@@ -1,0 +1,1 @@
+"""Many solutions on many workloads, read from their records: what ``moeprof bench`` shows."""
