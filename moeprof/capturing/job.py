@@ -30,7 +30,8 @@ Value = TypeVar("Value")
 class Job:
     """One capture. variables: of the environment, set by the process itself before it loads torch.
 
-    dataset: its folder. stage: whose kernels ncu measures, '' for the other tools.
+    dataset: its folder. trusted: a solution of it may run. stage: whose kernels ncu measures, ''
+    for the other tools.
     """
 
     tool: ToolName
@@ -45,6 +46,7 @@ class Job:
     weights: str
     device: Literal["cuda", "cpu"]
     allow_no_local_work: bool = False
+    trusted: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -89,7 +89,7 @@ def _plan(job: Job) -> Any:
 
     dataset = Dataset(Path(job.dataset))
     return Plan(
-        loaded=load_solution(job.solution, job.device),
+        loaded=load_solution(job.solution, job.device, dataset=dataset.root, trusted=job.trusted),
         definition=dataset.definition(job.definition),
         workloads=(job.workload,),
         dataset=dataset,

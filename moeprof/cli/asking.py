@@ -16,6 +16,7 @@ import click
 from moeprof.checking.request import DEFAULT_SECONDS, Request, check_passes, request_of
 from moeprof.cli.planning import RunOptions, make_choices
 from moeprof.errors import UsageError
+from moeprof.fib.find import is_fib, shown
 from moeprof.problem.dataset import Dataset, dataset_root, own_root
 from moeprof.records import Run
 from moeprof.regression.policy import Policy, policy_from_json
@@ -44,6 +45,11 @@ def ends_as_ctrl_c() -> Iterator[None]:
 
 def resolved_request(options: RunOptions, seconds: float = DEFAULT_SECONDS) -> Request:
     """The one workload of ``options``, and how it is measured, with nothing left open."""
+    if is_fib(options.solution):
+        raise UsageError(
+            f"{shown(options.solution)} is foreign code, which is not run again and again unasked",
+            "a name of moeprof's own, or your file",
+        )
     chosen = make_choices(options)
     (workload,) = chosen.workloads
     known = {one.uuid for one in chosen.dataset.workloads(chosen.definition)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from moeprof.cli.options import (
     json_option,
     measuring_options,
     traces_option,
+    trust_option,
 )
 from moeprof.cli.output import show, show_json, shown_path
 from moeprof.errors import UsageError
@@ -29,6 +31,7 @@ CPU_TOKENS = 7  # of the small definition; every variant runs through Triton's i
 @definition_option
 @measuring_options
 @dataset_option
+@trust_option
 @traces_option
 @json_option
 def command(
@@ -41,14 +44,17 @@ def command(
     and weight views made once. The records of A and B are kept. Exit codes: 0 ok, whatever was
     proven; 1 wrong result, 2 usage or environment.
     """
-    from moeprof.cli.planning import RunOptions, choose_device, make_plan
+    from moeprof.cli.planning import RunOptions, choose_device, its_definition, make_plan
     from moeprof.cli.progress import ProgressBar
+    from moeprof.fib.find import is_fib
+    from moeprof.problem.dataset import Dataset, dataset_root
     from moeprof.solutions.catalog import check_exists, load_solution
     from moeprof.storage.store import check_writable, save
 
     first, second = solutions
+    dataset = Dataset(dataset_root(options["dataset"], os.environ))
     for name in solutions:
-        check_exists(name)
+        check_exists(name, dataset=dataset.root, trusted=options["trust"])
     if first == second:
         raise UsageError(f"{first} twice", "two solutions", "moeprof run measures one")
     options["device"] = choose_device(options["device"])
@@ -63,7 +69,9 @@ def command(
     from moeprof.explain.explain import EXPLAIN_PASSES, ExplainPlan, explain
 
     settings = replace(plan.settings, passes=EXPLAIN_PASSES[plan.device])
-    other = load_solution(second, plan.device)
+    if is_fib(second):
+        its_definition(second, dataset, plan.definition.name)
+    other = load_solution(second, plan.device, dataset=dataset.root, trusted=options["trust"])
     if other.solution.name == plan.loaded.solution.name:
         raise UsageError(f"both solutions are called {other.solution.name}", do="rename one")
     explanation = explain(

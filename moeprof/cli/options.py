@@ -90,6 +90,15 @@ def dataset_option(command: Command) -> Command:
     )(command)
 
 
+def trust_option(command: Command) -> Command:
+    """--trust: the user's word that a TraceSet's code may run."""
+    return click.option(
+        "--trust",
+        is_flag=True,
+        help="Run foreign code: a fib:NAME solution of the dataset. For this command only.",
+    )(command)
+
+
 def definition_option(command: Command) -> Command:
     """--definition: by name or alias."""
     return click.option(

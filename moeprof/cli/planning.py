@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Literal
 
 from moeprof.definition import Definition, Workload
 from moeprof.errors import EnvironmentMissing, UsageError
+from moeprof.fib.find import find_solution, is_fib
 from moeprof.presets import (
     ATOL,
     MAX_RELATIVE_L2,
+    PARITY_TIMERS,
     PRESETS,
     REQUIRED_MATCHED_RATIO,
     RTOL,
     check_passes,
     choose_passes,
+    with_parity,
 )
 from moeprof.problem.dataset import Dataset, dataset_root, own_root
-from moeprof.records import Settings
+from moeprof.records import ParitySettings, Settings
 
 if TYPE_CHECKING:
     from moeprof.measure.execute import Plan
@@ -66,6 +69,8 @@ class RunOptions:
     seed: int
     passes: str | None
     allow_no_local_work: bool
+    trust: bool = False
+    parity: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +90,19 @@ def make_choices(options: RunOptions) -> Choices:
     from moeprof.solutions.catalog import check_exists
 
     _check_one_selection(options)
-    check_exists(options.solution)
+    dataset = Dataset(dataset_root(options.dataset, os.environ))
+    check_exists(options.solution, dataset=dataset.root, trusted=options.trust)
     parse_spec(options.routing)
     if options.passes is not None:
         check_passes(split_passes(options.passes))
-    dataset = Dataset(dataset_root(options.dataset, os.environ))
     device = choose_device(options.device)
-    dataset, definition = choose_definition(options.definition, dataset, device)
+    if is_fib(options.solution):
+        definition = its_definition(options.solution, dataset, options.definition)
+    else:
+        dataset, definition = choose_definition(options.definition, dataset, device)
     workloads = choose_workloads(options, dataset, definition)
+    if is_fib(options.solution) and options.routing == "auto":
+        refuse_missing_blobs(dataset, workloads)
     return Choices(dataset, definition, workloads, make_settings(options, device), device)
 
 
@@ -104,7 +114,9 @@ def make_plan(options: RunOptions) -> Plan:
     from moeprof.solutions.catalog import load_solution
 
     return Plan(
-        loaded=load_solution(options.solution, chosen.device),
+        loaded=load_solution(
+            options.solution, chosen.device, dataset=chosen.dataset.root, trusted=options.trust
+        ),
         definition=chosen.definition,
         workloads=chosen.workloads,
         dataset=chosen.dataset,
@@ -144,6 +156,37 @@ def choose_definition(
     return found, found.definition(name)
 
 
+def its_definition(solution: str, dataset: Dataset, asked: str | None) -> Definition:
+    """The definition that a TraceSet's solution is for; UsageError if another was asked for."""
+    file = find_solution(solution, dataset.root)
+    definition = dataset.definition(file.solution.definition)
+    if asked is not None and dataset.definition(asked).name != definition.name:
+        raise UsageError(
+            f"{file.label} is a solution for {definition.name}, not for {asked}",
+            do="leave --definition out",
+        )
+    return definition
+
+
+def refuse_missing_blobs(dataset: Dataset, workloads: tuple[Workload, ...]) -> None:
+    """Raise UsageError where a TraceSet's workload names recorded routing that is not there.
+
+    FlashInfer-Bench could not run it either; another routing is only taken where the user says so.
+    """
+    missing = [
+        workload
+        for workload in workloads
+        if not all(f.path.is_file() for f in (dataset.recorded_routing(workload) or {}).values())
+    ]
+    if missing:
+        raise UsageError(
+            f"the recorded routing of {len(missing)} of {len(workloads)} workloads is missing "
+            f"(first: {missing[0].uuid[:8]}, T={missing[0].seq_len})",
+            expected="the TraceSet's blob folder",
+            do="--routing uniform (or zipf:S, balanced) runs them with a synthetic one",
+        )
+
+
 def _has(dataset: Dataset, name: str) -> bool:
     names = dataset.names()  # outside the try: a folder that is no dataset is an error
     try:
@@ -174,6 +217,7 @@ def make_settings(options: RunOptions, device: str) -> Settings:
     name = options.preset or DEFAULTS[device].preset
     preset = PRESETS[name]
     asked = None if options.passes is None else split_passes(options.passes)
+    timers = parity_timers(options.parity)
     return Settings(
         preset=name,
         warmup=preset.warmup if options.warmup is None else options.warmup,
@@ -181,12 +225,20 @@ def make_settings(options: RunOptions, device: str) -> Settings:
         trials=options.trials or preset.trials,
         seed=options.seed,
         l2=options.l2,
-        passes=choose_passes(asked, device),
+        passes=with_parity(choose_passes(asked, device), timers, device),
         rtol=RTOL,
         atol=ATOL,
         required_matched_ratio=REQUIRED_MATCHED_RATIO,
         max_relative_l2=MAX_RELATIVE_L2,
+        parity=ParitySettings(timers) if timers else None,
     )
+
+
+def parity_timers(asked: str | None) -> tuple[str, ...]:
+    """The timers of flashinfer-bench that --parity names."""
+    if asked is None:
+        return ()
+    return tuple(PARITY_TIMERS) if asked == "both" else (asked,)
 
 
 def split_passes(text: str) -> tuple[str, ...]:

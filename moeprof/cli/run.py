@@ -13,20 +13,30 @@ from moeprof.cli.options import (
     json_option,
     measuring_options,
     traces_option,
+    trust_option,
 )
 from moeprof.cli.output import show, show_json, shown_path
 from moeprof.errors import EXIT_WRONG_RESULT
 
 
 @click.command("run")
-@click.option("--solution", required=True, metavar="NAME", help="A name, or the path of a file.")
+@click.option(
+    "--solution", required=True, metavar="NAME", help="A name, a file's path, or fib:NAME."
+)
 @click.option("--num-tokens", type=int, metavar="T", help="The workload of T tokens, or a new one.")
 @click.option("--workload", metavar="UUID-PREFIX", help="One workload.")
 @click.option("--all-workloads", is_flag=True, help="Every workload of the definition.")
 @definition_option
 @measuring_options
 @dataset_option
+@trust_option
 @click.option("--passes", metavar="LIST", help="Comma-separated, such as bare,kernels,api.")
+@click.option(
+    "--parity",
+    type=click.Choice(["0.1.2", "main", "both"]),
+    help="Also time as flashinfer-bench does: 0.1.2's event pairs, main's CUPTI span; GPU only. "
+    "Its sizes (10 warm-ups, 50 iterations, 3 trials) and, unless chosen, --weights harness.",
+)
 @traces_option
 @json_option
 @click.pass_context
@@ -42,6 +52,8 @@ def command(context: click.Context, /, traces: Path, as_json: bool, **options: A
     from moeprof.records import Run
     from moeprof.storage.store import check_writable, save
 
+    if options["parity"] and not _was_given(context, "weights"):
+        options["weights"] = "harness"  # flashinfer-bench knows no other
     plan = make_plan(RunOptions(**options))
     folder = traces / "runs"
     check_writable(folder)
@@ -58,6 +70,10 @@ def command(context: click.Context, /, traces: Path, as_json: bool, **options: A
     else:
         _show_tables(finished)
     context.exit(_report_wrong(finished))
+
+
+def _was_given(context: click.Context, option: str) -> bool:
+    return context.get_parameter_source(option) is not click.core.ParameterSource.DEFAULT
 
 
 def _show_json(finished: list[tuple[Path, Any]]) -> None:

@@ -17,6 +17,7 @@ from moeprof.cli.options import (
     input_options,
     json_option,
     traces_option,
+    trust_option,
 )
 from moeprof.cli.output import show, show_json, shown_path
 from moeprof.errors import EnvironmentMissing, UsageError
@@ -43,7 +44,9 @@ _TOLD = (
 
 @click.command("timeline")
 @click.argument("record", required=False, metavar="[RUN]")
-@click.option("--solution", metavar="NAME", help="Capture this one: a name, or a file's path.")
+@click.option(
+    "--solution", metavar="NAME", help="Capture this one: a name, a file's path, or fib:NAME."
+)
 @click.option("--num-tokens", type=int, metavar="T", help="The workload of T tokens, or a new one.")
 @click.option("--workload", metavar="UUID-PREFIX", help="One workload.")
 @definition_option
@@ -66,6 +69,7 @@ _TOLD = (
 @click.option("--iterations", type=COUNT, metavar="N", help=_ITERATIONS)
 @input_options
 @dataset_option
+@trust_option
 @click.option("--nsys", type=_PROGRAM, metavar="PATH", help="Nsight Systems' nsys.")
 @click.option("--ncu", type=_PROGRAM, metavar="PATH", help="Nsight Compute's ncu.")
 @click.option(
@@ -246,7 +250,7 @@ def _job(solution: str, name: ToolName, options: Mapping[str, Any]) -> tuple[Job
     from moeprof.cli.planning import RunOptions, make_choices
 
     same = ("num_tokens", "workload", "definition", "routing", "weights", "dataset", "device")
-    sizes = ("warmup", "iterations", "l2", "seed", "allow_no_local_work")
+    sizes = ("warmup", "iterations", "l2", "seed", "allow_no_local_work", "trust")
     given: dict[str, Any] = {key: options[key] for key in (*same, *sizes)}
     given.update(all_workloads=False, preset="default", trials=1, passes=None)
     chosen = make_choices(RunOptions(solution=solution, **given))
@@ -271,6 +275,7 @@ def _job(solution: str, name: ToolName, options: Mapping[str, Any]) -> tuple[Job
         weights=options["weights"],
         device=chosen.device,
         allow_no_local_work=options["allow_no_local_work"],
+        trusted=options["trust"],
     )
     return job, chosen
 

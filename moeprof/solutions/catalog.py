@@ -24,6 +24,7 @@ from typing import Any
 
 from moeprof.contract import STEPS, Solution, Stage
 from moeprof.errors import ContractError, EnvironmentMissing, MoeprofError, UsageError, nearest
+from moeprof.fib.find import find_solution, is_fib, require_trust
 from moeprof.problem.operation import INPUTS
 from moeprof.solutions.sources import package_folder, solution_files, source_hash
 
@@ -36,12 +37,18 @@ _TWO_WAYS = "SOLUTION (a moeprof.contract.Solution) or a function run with 10 or
 class LoadedSolution:
     """A solution, the hash of all source it is made of, and where it came from.
 
-    origin: 'stages' or the user's file name; never a path, since it may enter a record.
+    origin: 'stages', the user's file name or 'fib'; never a path, since it may enter a record.
+    author, fib_hash: of a TraceSet's solution, the hash as FlashInfer-Bench computes it.
+    foreign: somebody else's code. opaque: one call, whose kernels are told by their names.
     """
 
     solution: Solution
     source_hash: str
     origin: str
+    author: str = ""
+    fib_hash: str = ""
+    foreign: bool = False
+    opaque: bool = False
 
 
 def solution_names() -> tuple[str, ...]:
@@ -49,10 +56,16 @@ def solution_names() -> tuple[str, ...]:
     return tuple(file.name for file in solution_files())
 
 
-def check_exists(name_or_path: str) -> bool:
-    """Whether it is a name of moeprof's own rather than a file's path; UsageError if neither is."""
+def check_exists(name_or_path: str, *, dataset: Path | None = None, trusted: bool = False) -> bool:
+    """Whether it is a name of moeprof's own rather than a file's path; UsageError if neither is.
+
+    dataset: the TraceSet in which ``fib:NAME`` is looked up; it is refused unless ``trusted``.
+    """
     if name_or_path in solution_names():
         return True
+    if is_fib(name_or_path):
+        require_trust(find_solution(name_or_path, dataset), trusted)
+        return False
     if name_or_path.endswith(".py") or os.sep in name_or_path:
         if Path(name_or_path).is_file():
             return False
@@ -65,17 +78,25 @@ def check_exists(name_or_path: str) -> bool:
     )
 
 
-def load_solution(name_or_path: str, device: str) -> LoadedSolution:
+def load_solution(
+    name_or_path: str, device: str, *, dataset: Path | None = None, trusted: bool = False
+) -> LoadedSolution:
     """The solution of that name or in that file, ready to run on 'cuda' or 'cpu'.
 
-    UsageError if there is none, ContractError if the file does not hold one or raises,
-    EnvironmentMissing if it needs a library that this machine lacks.
+    dataset, trusted: as for ``check_exists``. UsageError if there is none, ContractError if the
+    file does not hold one or raises, EnvironmentMissing if it needs a library that this machine
+    lacks.
     """
-    own = check_exists(name_or_path)
+    own = check_exists(name_or_path, dataset=dataset, trusted=trusted)
     if device == "cpu":
         from moeprof.machine import interpreter
 
         interpreter.enable(force=True)  # before anything imports triton
+    if is_fib(name_or_path):
+        from moeprof.solutions import fib
+
+        assert dataset is not None  # or it was not found
+        return fib.load(find_solution(name_or_path, dataset), dataset)
     return _load_own(name_or_path) if own else _load_users(Path(name_or_path))
 
 
