@@ -13,23 +13,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from moeprof.analysis.noise import STUDENT, median_noise
+from moeprof.analysis.noise import median_noise
 from moeprof.bench.cells import Cell
 from moeprof.records import Run, Sample
 
 Metric = Literal["eager", "graph"]
 METRICS: tuple[Metric, ...] = ("eager", "graph")
 PASS_OF: dict[Metric, str] = {"eager": "bare", "graph": "graph"}
-FEWEST_TRIALS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
     """The samples of one pass, us. variation: sample standard deviation / mean, None of one sample.
 
-    noise_us: half width of the 95 % interval of the median. Where there are three trials or more
-    it is at least what their medians say: a host that is slow for a second falls on all samples of
-    one trial, which are then no independent witnesses.
+    noise_us: half width of the 95 % interval of the median, were the samples independent.
+    trials_us: the medians of the trials. A host that is slow for a second falls on all samples of
+    one trial, so that trials tell what ``noise_us`` does not.
     """
 
     count: int
@@ -39,6 +38,7 @@ class Spread:
     most_us: float
     variation: float | None
     noise_us: float
+    trials_us: tuple[float, ...]
 
 
 def samples(run: Run, metric: Metric) -> tuple[Sample, ...]:
@@ -65,7 +65,8 @@ def spread(cell: Cell, metric: Metric) -> Spread | None:
         least_us=min(spans_us),
         most_us=max(spans_us),
         variation=deviation / mean_us if deviation is not None and mean_us else None,
-        noise_us=max(median_noise(spans_us), _trial_noise(found)),
+        noise_us=median_noise(spans_us),
+        trials_us=_trials_us(found),
     )
 
 
@@ -105,14 +106,8 @@ def why_no_graph(run: Run) -> str:
     return next((why for why in unavailable if why), "")
 
 
-def _trial_noise(found: Sequence[Sample]) -> float:
-    """Half width of the 95 % interval of the trials' medians; 0 below three trials."""
+def _trials_us(found: Sequence[Sample]) -> tuple[float, ...]:
     by_trial: dict[int, list[float]] = {}
     for sample in found:
         by_trial.setdefault(sample.trial, []).append(sample.span_us)
-    if len(by_trial) < FEWEST_TRIALS:
-        return 0.0
-    medians = [statistics.median(spans_us) for spans_us in by_trial.values()]
-    freedom = len(medians) - 1
-    quantile = STUDENT[freedom - 1] if freedom <= len(STUDENT) else 1.96
-    return quantile * statistics.stdev(medians) / math.sqrt(len(medians))
+    return tuple(statistics.median(by_trial[trial]) for trial in sorted(by_trial))
