@@ -68,7 +68,7 @@ class CudaDevice:
 
     def prepare(self) -> None:
         if self.rests:
-            # awake: after a sleep of 1.4 ms the host launched a forward of eight kernels 70 us later
+            # awake: after a sleep of 1.4 ms the host launched eight kernels 70 us later
             spin_until_ns(min(2 * now_ns() - self._ready_ns, now_ns() + LONGEST_REST_NS))
         if self._flush is not None:
             self._flush.zero_()
