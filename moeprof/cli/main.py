@@ -1,7 +1,7 @@
 """``moeprof``: the list of commands, and what every one of them does with an error.
 
 Exit codes: 0 ok, 1 a wrong result or a regression, 2 usage or an environment that cannot do it, 3 a
-check that is inconclusive, 130 interrupted.
+check that is inconclusive, 4 a bench with cells that could not be measured, 130 interrupted.
 Errors of the user's are one line on stderr; a traceback is a bug in moeprof.
 """
 
@@ -29,6 +29,7 @@ from moeprof.errors import (
 # in the order a user meets them: name, the line shown by --help; the module is cli/<name>.py
 COMMANDS: tuple[tuple[str, str], ...] = (
     ("run", "Run a solution on workloads: check it, measure every stage, keep a record."),
+    ("bench", "Measure solutions in turn on the same inputs, and show how they compare."),
     ("list", "List solutions, stages, workloads or runs."),
     ("compare", "Explain why one solution takes longer than another, from their records."),
     ("explain", "Change one thing at a time on the device, beside what the profile predicts."),
@@ -39,6 +40,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("bisect", "Find the first commit in which a stage became slower."),
     ("timeline", "Capture a solution with nsys, ncu or torch; write a record for a trace viewer."),
     ("import", "Read a capture of nsys, PyTorch's profiler or Chrome's format as a record."),
+    ("export", "Write solutions as a dataset that FlashInfer-Bench runs."),
     ("verify", "Compare records with another profiler's capture of the same work, by stage."),
     ("report", "Write many records as one page, as Markdown or as JSON."),
     ("calibrate", "Measure this machine's ceilings and what measuring costs on it."),
@@ -71,7 +73,7 @@ def moeprof() -> None:
     """Where the time of an FP8 block-scale MoE forward goes, stage by stage, and proof of it.
 
     Exit codes: 0 ok, 1 wrong result or regression, 2 usage or environment, 3 inconclusive check,
-    130 interrupted.
+    4 bench with cells missing, 130 interrupted.
     """
 
 

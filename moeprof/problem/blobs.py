@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from moeprof.errors import UsageError, nearest
 
 Float32Array = NDArray[np.float32]
+MAX_HEADER_BYTES = 100_000_000  # the library's own limit
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,25 +47,40 @@ def read_tensors(path: Path, keys: Sequence[str]) -> dict[str, StoredTensor]:
     return {key: _widen_entry(_find(stored, key, path), path, key) for key in keys}
 
 
-def write_routing_blob(path: Path, logits: Float32Array, bias: Float32Array) -> None:
-    """A safetensors file with routing_logits [T, E] float32 and routing_bias [E] bfloat16.
+def read_notes(path: Path) -> dict[str, str]:
+    """What the writer of a safetensors file noted in it; empty where there is nothing to read."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            notes = json.loads(file.read(min(length, MAX_HEADER_BYTES))).get("__metadata__")
+    except (OSError, ValueError, AttributeError, struct.error):
+        return {}
+    return {str(key): str(value) for key, value in notes.items()} if notes else {}
 
-    The format is written by hand (a length, a JSON header, the bytes): the library's own writer
-    takes numpy arrays, which have no bfloat16. ``bias`` must be exactly bfloat16.
+
+def write_routing_blob(path: Path, logits: Float32Array, bias: Float32Array) -> None:
+    """A safetensors file with routing_logits [T, E] float32 and routing_bias [E] bfloat16."""
+    path.write_bytes(routing_blob(logits, bias))
+
+
+def routing_blob(
+    logits: Float32Array, bias: Float32Array, notes: Mapping[str, str] | None = None
+) -> bytes:
+    """The bytes of such a file. ``bias`` must be exactly bfloat16; notes: kept in its header.
+
+    The format is written by hand (a length, a JSON header, the bytes): the library's writer for
+    numpy has no bfloat16, the one for torch would make torch a need of every reader, and the
+    function below both took other arguments in 0.8 than before.
     """
     bits = np.ascontiguousarray(bias, dtype="<f4").view("<u4")
     if np.any(bits & 0xFFFF):
         raise UsageError("a routing bias is not bfloat16", do="round it with round_to_bfloat16")
+    values = np.ascontiguousarray(logits, dtype="<f4").tobytes()
     payloads = [
-        (
-            "routing_logits",
-            "F32",
-            logits.shape,
-            np.ascontiguousarray(logits, dtype="<f4").tobytes(),
-        ),
+        ("routing_logits", "F32", logits.shape, values),
         ("routing_bias", "BF16", bias.shape, (bits >> 16).astype("<u2").tobytes()),
     ]
-    header: dict[str, Any] = {}
+    header: dict[str, Any] = {"__metadata__": dict(notes)} if notes else {}
     position = 0
     for name, dtype, shape, payload in payloads:
         offsets = [position, position + len(payload)]
@@ -72,7 +88,7 @@ def write_routing_blob(path: Path, logits: Float32Array, bias: Float32Array) -> 
         position = offsets[1]
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(p[3] for p in payloads))
+    return struct.pack("<Q", len(text)) + text + b"".join(p[3] for p in payloads)
 
 
 def round_to_bfloat16(values: Float32Array) -> Float32Array:

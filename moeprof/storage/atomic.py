@@ -20,11 +20,14 @@ _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT,
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_atomically(path: Path, content: bytes, replace: bool = True) -> None:
+def write_atomically(
+    path: Path, content: bytes, replace: bool = True, option: str = "--traces"
+) -> None:
     """Put ``content`` at ``path`` and flush it to the disk, making folders as needed.
 
     FileExistsError if the name is taken and ``replace`` is False. ResourceExhausted, with ``path``
-    as it was before, if the disk is full or the folder cannot be written to.
+    as it was before, if the disk is full or the folder, which ``option`` chooses, cannot be written
+    to.
     """
     try:
         _make_folder(path.parent)
@@ -38,7 +41,7 @@ def write_atomically(path: Path, content: bytes, replace: bool = True) -> None:
     except FileExistsError:
         raise
     except OSError as error:
-        raise _explained(path, error) from None
+        raise _explained(path, error, option) from None
 
 
 def _make_folder(folder: Path) -> None:
@@ -99,10 +102,10 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _explained(path: Path, error: OSError) -> ResourceExhausted:
+def _explained(path: Path, error: OSError, option: str) -> ResourceExhausted:
     found = f"{path} could not be written: {error.strerror or error}"
     if error.errno in _FULL:
         return ResourceExhausted(
-            found, do="nothing half-written was left; free disk space or choose another --traces"
+            found, do=f"nothing half-written was left; free disk space or choose another {option}"
         )
-    return ResourceExhausted(found, do="choose a --traces folder that you can write to")
+    return ResourceExhausted(found, do=f"choose a {option} folder that you can write to")

@@ -1,0 +1,211 @@
+"""``moeprof export``: moeprof's solutions in the forms that other tools run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from moeprof.cli.options import json_option
+from moeprof.cli.output import show, show_json, shown_path
+from moeprof.errors import UsageError
+
+if TYPE_CHECKING:
+    from moeprof.fib.dataset_files import Asked, Export
+    from moeprof.fib.schema import FibSolution
+
+DOCUMENT = "moeprof.export/1"
+ALL = "all"
+# flashinfer-bench's defaults fail every kernel that quantises between the products
+CONTEST_TOLERANCES = ("--atol", "1.0", "--rtol", "0.3", "--required-matched-ratio", "0.9")
+
+
+@click.group("export")
+def command() -> None:
+    """Write solutions in the forms that other tools run."""
+
+
+@command.command("fib")
+@click.option(
+    "--solution",
+    "names",
+    required=True,
+    metavar="NAME[,NAME...]",
+    help="Names, paths of your own files, or 'all'.",
+)
+@click.option(
+    "--dataset",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="The dataset to add to, or a new folder.",
+)
+@click.option(
+    "--definition",
+    metavar="NAME",
+    default="dsv3",
+    show_default=True,
+    help="A definition by name or alias (dsv3, tiny).",
+)
+@click.option("--author", metavar="NAME", default="moeprof", show_default=True)
+@click.option(
+    "--num-tokens",
+    metavar="T[,T...]",
+    help="Only workloads of so many tokens [default: all of the definition].",
+)
+@click.option(
+    "--routing",
+    metavar="SPEC",
+    help="What blobs that are written hold: uniform, zipf:S, balanced, single, file:PATH [default: "
+    "uniform in a new dataset; none in one that has workloads].",
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), metavar="S", default=0, show_default=True
+)
+@click.option(
+    "--style",
+    type=click.Choice(["destination", "value"]),
+    default="destination",
+    show_default=True,
+    help="Fill an output that is given (11 parameters), or return one (10).",
+)
+@click.option("--force", is_flag=True, help="Replace a solution of this author and name.")
+@json_option
+def fib(
+    names: str,
+    dataset: Path,
+    definition: str,
+    author: str,
+    num_tokens: str | None,
+    routing: str | None,
+    seed: int,
+    style: str,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write solutions, and what they need, as a FlashInfer-Bench dataset.
+
+    Sources are self-contained: the stages' own files and the little of moeprof they import, with a
+    main.py whose run calls them in order, uninstrumented. A new dataset gets the definition, its
+    workloads and a synthetic routing each; in an existing one nothing is changed but what --force
+    allows. Exit codes: 0 ok, 2 usage.
+    """
+    from moeprof.fib.dataset_files import check_root, choose_definition, plan
+    from moeprof.fib.layout import check_segment
+
+    chosen = _chosen(names)
+    check_segment(author, "--author")
+    asked = _asked(num_tokens, routing, seed)
+    check_root(dataset)
+    target = choose_definition(dataset, definition)
+
+    from moeprof.cli.planning import choose_device
+    from moeprof.solutions.composition import exported
+
+    device, in_place = choose_device("auto"), style == "destination"
+    solutions = [exported(name, target, author, device, in_place) for name in chosen]
+    export = plan(dataset, target, solutions, asked, force)
+    export.write()
+    _show_json(export, solutions) if as_json else _show(export, solutions)
+
+
+def _chosen(names: str) -> tuple[str, ...]:
+    """The solutions asked for, each once; UsageError for one that does not exist."""
+    from moeprof.solutions.catalog import check_exists, solution_names
+
+    asked = [name.strip() for name in names.split(",") if name.strip()]
+    if asked == [ALL]:
+        return solution_names()
+    if not asked:
+        raise UsageError("--solution names none", "NAME[,NAME...] or all")
+    for name in asked:
+        check_exists(name)
+    return tuple(dict.fromkeys(asked))
+
+
+def _asked(num_tokens: str | None, routing: str | None, seed: int) -> Asked:
+    from moeprof.fib.dataset_files import SYNTHETIC, Asked
+    from moeprof.problem.dataset import check_num_tokens
+    from moeprof.problem.routing import parse_spec
+
+    spec = None if routing is None else parse_spec(routing)
+    if spec is not None and spec.kind not in SYNTHETIC:
+        raise UsageError(f"--routing {spec.kind} cannot be written", ", ".join(SYNTHETIC))
+    sizes = []
+    for text in (num_tokens or "").split(","):
+        if text.strip():
+            if not text.strip().isdecimal():
+                raise UsageError(f"--num-tokens {num_tokens!r}", "numbers, such as 7,56,901")
+            sizes.append(int(text))
+            check_num_tokens(sizes[-1])
+    return Asked(spec, seed, tuple(dict.fromkeys(sizes)))
+
+
+def _show(export: Export, solutions: list[FibSolution]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for what, action, detail in _rows(export):
+        table.add_row(what, action, detail)
+    show(Text(f"{shown_path(export.root)}: {export.definition.name}"), table)
+    for warning in export.warnings:
+        show(Text(f"note: {warning}"))
+    show(Text(f"run it: {' '.join(_command(export, solutions))}"))
+
+
+def _rows(export: Export) -> list[tuple[str, str, str]]:
+    """What, action and detail; blobs of one kind are one row."""
+    rows: dict[tuple[str, str, str], int] = {}
+    for file in export.files:
+        folder = file.path.parts[0]
+        what = {"definitions": "definition", "workloads": "workloads", "blob": "blobs"}.get(folder)
+        row = (what or file.path.stem, file.action, file.detail)
+        rows[row] = rows.get(row, 0) + 1
+    return [
+        (what, f"{count} {action}" if what == "blobs" else action, detail)
+        for (what, action, detail), count in rows.items()
+    ]
+
+
+def _command(export: Export, solutions: list[FibSolution]) -> list[str]:
+    """How flashinfer-bench runs what was exported, within the contest's tolerances."""
+    names = [solution.name for solution in solutions]
+    return [
+        *("flashinfer-bench", "run", "--local", shown_path(export.root)),
+        *("--definitions", export.definition.name, "--solutions", *names),
+        *("--use-isolated-runner", *CONTEST_TOLERANCES),
+    ]
+
+
+def _show_json(export: Export, solutions: list[FibSolution]) -> None:
+    from moeprof.solutions.composition import source_of
+
+    show_json(
+        DOCUMENT,
+        {
+            "dataset": shown_path(export.root),
+            "definition": export.definition.name,
+            "solutions": [
+                {
+                    "name": solution.name,
+                    "author": solution.author,
+                    "language": solution.spec.language,
+                    "entry_point": solution.spec.entry_point,
+                    "destination_passing_style": solution.spec.destination_passing_style,
+                    "dependencies": list(solution.spec.dependencies),
+                    "sources": [source.path for source in solution.sources],
+                    "hash": solution.hash,
+                    "source_hash": source_of(solution.description),
+                }
+                for solution in solutions
+            ],
+            "files": [
+                {"path": str(file.path), "action": file.action, "detail": file.detail}
+                for file in export.files
+            ],
+            "warnings": list(export.warnings),
+            "command": _command(export, solutions),
+        },
+    )
