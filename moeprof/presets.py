@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from moeprof.errors import UsageError, nearest
-from moeprof.records import CPU_PASSES, PASSES
+from moeprof.records import CPU_PASSES, PASS_ORDER, PASSES
 
 # the tolerance of the published runs (rtol 0.2, atol 0.1, 85 % of the elements) and a stricter one:
 # rounding the intermediate to e4m3 alone costs a relative L2 error of about 0.026
@@ -35,6 +35,12 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 )
 
 
+# flashinfer-bench's timer -> the passes that reproduce it and split what it says
+PARITY_TIMERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"0.1.2": ("fib_events", "fib_observed"), "main": ("fib_span",)}
+)
+
+
 def choose_passes(asked: Sequence[str] | None, device: str) -> tuple[str, ...]:
     """The passes in the order they run. ``first`` is always one: it is what checks the result.
 
@@ -52,6 +58,23 @@ def choose_passes(asked: Sequence[str] | None, device: str) -> tuple[str, ...]:
                 f"pass {name!r} runs on {where} only", do=f"here: {','.join(possible)}"
             )
     return tuple(name for name in possible if name in wanted)
+
+
+def with_parity(passes: tuple[str, ...], timers: Sequence[str], device: str) -> tuple[str, ...]:
+    """``passes`` and those that reproduce and split flashinfer-bench's latency by ``timers``.
+
+    The split needs to know which stage launched what, hence ``api``. UsageError on a CPU: CUDA
+    events and CUPTI are what is reproduced.
+    """
+    if not timers:
+        return passes
+    if device != "cuda":
+        raise UsageError(
+            "--parity reproduces flashinfer-bench's GPU timers, which a CPU has not",
+            do="run it on a GPU, or without --parity",
+        )
+    wanted = {*passes, "api", *(name for timer in timers for name in PARITY_TIMERS[timer])}
+    return tuple(name for name in PASS_ORDER if name in wanted)
 
 
 def check_passes(names: Sequence[str]) -> None:

@@ -21,6 +21,11 @@ SCHEMA_VERSION = 1
 # passes in the order they run; an attached profiler slows the process after it, so CUPTI is last
 PASSES = ("first", "bare", "events", "blocked", "graph", "kernels", "api")
 CPU_PASSES = ("first", "bare", "stages")  # stages: a wall clock per stage, in Sample.stage_us
+# flashinfer-bench's own timers, run only where asked for: its 0.1.2's event pairs, its main's CUPTI
+# span, and the event pairs again under CUPTI. The span needs calls recorded that later passes leave
+# out, hence its place
+PARITY_PASSES = ("fib_events", "fib_span", "fib_observed")
+PASS_ORDER = (*PASSES[:5], "fib_events", "fib_span", *PASSES[5:], "fib_observed")
 
 # before the name of what has no definition: a user's own callable, another profiler's capture
 CALLABLE, IMPORTED = "callable:", "imported:"
@@ -166,6 +171,19 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True)
+class ParitySettings:
+    """How flashinfer-bench's latencies were reproduced: its own sizes, which no preset changes."""
+
+    timers: tuple[str, ...]  # of '0.1.2' and 'main'
+    warmup: int = 10
+    iterations: int = 50
+    trials: int = 3
+
+    def __post_init__(self) -> None:
+        require(self.iterations >= 1 and self.trials >= 1, "no iterations of parity", "at least 1")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """How it was measured."""
 
@@ -180,6 +198,7 @@ class Settings:
     atol: float
     required_matched_ratio: float
     max_relative_l2: float
+    parity: ParitySettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +216,7 @@ class Correctness:
     """The output against the reference. ``problem`` is the one line that says what is wrong.
 
     checked False: there was nothing to compare with (a user's callable); the figures mean nothing.
+    max_relative: the largest |error| / (|reference| + 1e-8) (earlier records, or no output: None).
     """
 
     passed: bool
@@ -207,6 +227,7 @@ class Correctness:
     stages: tuple[StageCorrectness, ...] = ()
     problem: str | None = None
     checked: bool = True
+    max_relative: float | None = None
 
 
 UNCHECKED = Correctness(True, 0.0, 0.0, 0.0, 0.0, checked=False)
@@ -220,6 +241,7 @@ class Sample:
     to the return of the final synchronise. stamps_us (bare, stamped iterations): host clock from
     host entry at: opening event recorded, then after each stage, closing event recorded.
     stage_us (events pass on CUDA, stages pass on a CPU): time of each stage, solution order.
+    fib_events, fib_observed: wall_us is span_us, since nothing waits for the GPU after an iteration.
     """
 
     span_us: float

@@ -32,7 +32,7 @@ from moeprof.errors import RecordError
 from moeprof.records import Run, Sample
 from moeprof.timelines import Iteration, Operation
 
-__all__ = ["attribute", "graph_rows", "middle", "profile"]
+__all__ = ["attribute", "graph_rows", "mean_rows", "middle", "profile"]
 
 TRIMMED_EACH_END = 0.1
 STAMPING_LIMIT = 0.02  # beyond its noise, stamps that cost more spoil the bare pass
@@ -81,7 +81,7 @@ def graph_rows(run: Run) -> tuple[StageProfile, ...]:
     for which, operations in enumerate(timeline.operation_sets):
         same = [i for i in timeline.iterations if i.operation_set == which]
         books += _books(run, operations, same)
-    return _mean_rows(middle(books, key=lambda book: book.span_ns))
+    return mean_rows(middle(books, key=lambda book: book.span_ns))
 
 
 def middle(values: Sequence[T], key: Callable[[T], float]) -> list[T]:
@@ -113,7 +113,7 @@ def _from_books(
         prologue_ns=prologue_ns,
         span_ns=span_ns,
         epilogue_ns=epilogue_ns,
-        stages=_mean_rows(kept),
+        stages=mean_rows(kept),
         trust=trust(run, reconstruction),
         perturbation=_perturbation(run, reconstruction),
         span_check=reconstruction.check,
@@ -122,7 +122,7 @@ def _from_books(
     )
 
 
-def _mean_rows(books: Sequence[IterationProfile]) -> tuple[StageProfile, ...]:
+def mean_rows(books: Sequence[IterationProfile]) -> tuple[StageProfile, ...]:
     """The mean of each row; one that an iteration lacks counts there as zero."""
     by_name: dict[str, list[StageTime]] = {}
     for book in books:

@@ -48,13 +48,14 @@ def judge(output: Any, expected: torch.Tensor, settings: Settings) -> Correctnes
             "(rows never written hold the NaN they were poisoned with)"
         )
     sums = torch.zeros(4, dtype=torch.float64, device=output.device)
-    wrong, largest = 0, 0.0
+    wrong, largest, largest_relative = 0, 0.0, 0.0
     for rows in _chunks(len(output)):
         got, want = output[rows].float(), expected[rows].to(torch.bfloat16).float()
         error = (got - want).abs()
         relative = error / (want.abs() + 1e-8)
         wrong += int(((error > settings.atol) & (relative > settings.rtol)).sum())
         largest = max(largest, float(error.max()))
+        largest_relative = max(largest_relative, float(relative.max()))
         terms = (error * error, want * want, got * got, got * want)
         sums += torch.stack([term.sum(dtype=torch.float64) for term in terms])
     error2, want2, got2, dot = sums.tolist()
@@ -68,7 +69,15 @@ def judge(output: Any, expected: torch.Tensor, settings: Settings) -> Correctnes
             f"relative L2 error {relative_l2:.3g}, at most {settings.max_relative_l2:g} allowed"
         )
     cosine = dot / math.sqrt(want2 * got2) if want2 * got2 > 0 else float(want2 == got2)
-    return Correctness(problem is None, matched, relative_l2, cosine, largest, problem=problem)
+    return Correctness(
+        problem is None,
+        matched,
+        relative_l2,
+        cosine,
+        largest,
+        problem=problem,
+        max_relative=largest_relative,
+    )
 
 
 def judge_stages(

@@ -24,6 +24,7 @@ from moeprof.ledger.floors import FloorRow, counts_idle_time, floor_rows
 from moeprof.ledger.gemm_ledger import GemmFactors, GemmRow, gemm_rows
 from moeprof.ledger.ledger import WorkRow, work_rows
 from moeprof.records import Run
+from moeprof.reports.parity import parity_documents
 from moeprof.reports.phrases import warnings
 
 DOCUMENT = "moeprof.run/1"
@@ -62,6 +63,7 @@ def run_document(run: Run, profile: Profile | None = None) -> dict[str, Any]:
         "graph_stages": [_graph_stage(row) for row in graph_rows(run)],
         "ceilings": {**asdict(ceilings), "source": source},
         "gemms": [] if profile is None else list(map(_gemm, gemm_rows(run, profile, ceilings))),
+        "parity": parity_documents(run),
         "kernel_metrics": [asdict(kernel) for kernel in run.kernel_metrics],
         "passes": _passes(run),
         "calibration": None if run.calibration is None else asdict(run.calibration),
@@ -212,11 +214,12 @@ def _passes(run: Run) -> dict[str, Any]:
             "unavailable": result.unavailable,
         }
     for timeline in run.timelines:
-        found[timeline.name] = {
+        seen = {
             "samples": len(timeline.iterations),
             "operation_sets": len(timeline.operation_sets),
             "unavailable": timeline.unavailable,
         }
+        found[timeline.name] = {**found.get(timeline.name, {}), **seen}
     return found
 
 

@@ -12,6 +12,7 @@ from moeprof.reports import compare_phrases
 from moeprof.reports.compare_markdown import escape, rows
 from moeprof.reports.kernel_metrics import kernel_grid
 from moeprof.reports.overview import Grid
+from moeprof.reports.parity import parity_grids
 from moeprof.reports.survey import tables
 from moeprof.reports.survey.data import Entry, Pair, ReportData, WorkloadData
 from moeprof.reports.survey.summary import subject
@@ -59,6 +60,8 @@ def _entry(entry: Entry) -> list[str]:
         found += [f"> **{escape(entry.problem)}**", ""]
     else:
         found += [*_grid(tables.stages(entry)), *_grid(tables.ledger(entry))]
+    for grid in parity_grids(entry.run):
+        found += _grid(grid)
     kernels = kernel_grid(entry.run)
     found += _grid(kernels) if kernels else []
     return [*found, *_list(f"{label}: {text}" for label, text in tables.notes(entry))]

@@ -21,6 +21,7 @@ from moeprof.records import Run
 from moeprof.reports import phrases
 from moeprof.reports.kernel_metrics import kernel_table
 from moeprof.reports.ledger_text import ledgers
+from moeprof.reports.parity import parity_tables
 from moeprof.reports.table import Column, FittedTable
 from moeprof.reports.units import MISSING, count, number, percent, times, us
 
@@ -37,6 +38,7 @@ def render_run(run: Run) -> RenderableType:
         parts.append(Text(f"\n{phrases.source(run, profile)}", style="bold"))
         rows = work_rows(run, profile)
         parts.append(FittedTable(_columns(run, profile, rows), _caption(rows)))
+    parts.extend(parity_tables(run))
     parts.extend(kernel_table(run))
     if profile is not None:
         parts.extend(ledgers(run, profile, row_label, _notes))

@@ -63,12 +63,14 @@ class Cupti:
         self._demangle: Callable[[str], str] = torch._C._demangle
         self._records = Records()
         self._calls_chosen = False
+        self.now_ns: Callable[[], int] = cupti.get_timestamp
         self._names: dict[tuple[bool, int], str] = {}
         self._operations: dict[tuple[Any, ...], Operation] = {}
         kinds = cupti.ActivityKind
         self._runtime, self._driver = int(kinds.RUNTIME), int(kinds.DRIVER)
         self._external = int(kinds.EXTERNAL_CORRELATION)
-        self._api_kinds = (kinds.RUNTIME, kinds.DRIVER, kinds.EXTERNAL_CORRELATION)
+        self._call_kinds = (kinds.RUNTIME, kinds.DRIVER)
+        self._tag_kinds = (kinds.EXTERNAL_CORRELATION,)
         self._describe: dict[int, Callable[[Any], Operation]] = {
             int(kinds.CONCURRENT_KERNEL): self._kernel,
             int(kinds.MEMCPY): self._copy,
@@ -171,15 +173,31 @@ class Cupti:
             "api", forward.stage_names, iterations, lambda: self._tagged(forward, device, ranges)
         )
 
+    def collect(self, name: str, iterate: Callable[[], list[Window]]) -> TimelinePass:
+        """What ``iterate`` records (under ``recording``) in the windows it returns; no stages."""
+        self._records = Records()
+        windows = iterate()
+        return assemble(name, (), windows, self._records, self._dropped())
+
+    @property
+    def records_every_call(self) -> bool:
+        """Whether every call can still be recorded: not after a pass that left some out."""
+        return not self._calls_chosen
+
     @contextmanager
-    def recording(self, api: bool) -> Iterator[None]:
-        """Record device activity and, with ``api``, the calls of RECORDED_CALLS and stage tags."""
+    def recording(self, api: bool, tags: bool = True, every_call: bool = False) -> Iterator[None]:
+        """Record device activity and, with ``api``, the calls of RECORDED_CALLS and stage tags.
+
+        tags False: no stage tags. every_call: all calls, as long as none has been left out.
+        """
         cupti = self._cupti
+        call_kinds = self._call_kinds if api else ()
+        tag_kinds = self._tag_kinds if api and tags else ()
         with ExitStack() as stack:
-            for kind in (*self._device_kinds, *(self._api_kinds if api else ())):
+            for kind in (*self._device_kinds, *call_kinds, *tag_kinds):
                 cupti.activity_enable(kind)
                 stack.callback(cupti.activity_disable, kind)
-            if api and not self._calls_chosen:
+            if api and not every_call and not self._calls_chosen:
                 # works only once their kind is on, and lasts; switching a call on again by itself
                 # would record it twice over (540 us instead of 270 for 25 launches)
                 self._calls_chosen = True

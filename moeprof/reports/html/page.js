@@ -183,6 +183,7 @@
       if (entry.problem) details.append(element("p", entry.problem, "caution"));
       else details.append(table(entry.stages), table(entry.ledger));
       if (entry.kernels) details.append(table(entry.kernels));
+      for (const grid of entry.parity) details.append(table(grid));
       details.append(notes(entry.notes));
     });
   }

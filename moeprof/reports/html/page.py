@@ -25,6 +25,7 @@ from moeprof.reports import compare_phrases
 from moeprof.reports.html import figures, roofline
 from moeprof.reports.kernel_metrics import kernel_grid
 from moeprof.reports.overview import Grid
+from moeprof.reports.parity import parity_grids
 from moeprof.reports.survey import tables
 from moeprof.reports.survey.data import Entry, Pair, ReportData, WorkloadData
 from moeprof.reports.survey.summary import subject
@@ -128,6 +129,7 @@ def _entry(entry: Entry, colours: Mapping[str, str]) -> dict[str, Any]:
         "timeline": figures.timeline(entry.lanes, colours) if entry.lanes else None,
         "stages": _grid(tables.stages(entry)),
         "ledger": _grid(tables.ledger(entry)),
+        "parity": [_grid(grid) for grid in parity_grids(entry.run)],
         "kernels": _grid(kernels) if (kernels := kernel_grid(entry.run)) else None,
         "notes": tables.notes(entry),
     }

@@ -11,6 +11,7 @@ from moeprof.ledger.floors import FloorRow
 from moeprof.records import Run
 from moeprof.reports import phrases
 from moeprof.reports.overview import Grid
+from moeprof.reports.parity import parity_doubts
 from moeprof.reports.survey.data import Entry, ReportData, WorkloadData
 from moeprof.reports.units import MISSING, count, number, percent, times, us
 from moeprof.reports.waterfall_lines import lines
@@ -161,6 +162,7 @@ def warnings(data: ReportData) -> tuple[str, ...]:
         if entry.profile is not None and entry.profile.trust.verdict == "differ":
             doubts.append("the readings of the orchestration differ")
         doubts += phrases.warnings(entry.run, entry.profile)
+        doubts += parity_doubts(entry.run)
         if entry.run.solution.stand_ins:
             doubts.append(f"torch twins stand in for {'; '.join(entry.run.solution.stand_ins)}")
         for doubt in dict.fromkeys(doubts):
