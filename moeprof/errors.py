@@ -19,6 +19,7 @@ from collections.abc import Iterable
 EXIT_OK = 0
 EXIT_WRONG_RESULT = 1
 EXIT_USAGE = 2
+EXIT_INCOMPLETE = 4  # a bench of which some cells could not be measured
 EXIT_INTERRUPTED = 130
 
 

@@ -17,7 +17,17 @@ LAYER_OF = {  # by room; what is not named here is pure
     **dict.fromkeys(("errors", "definition", "contract", "records", "timelines"), "values"),
     "reports": "reports",
     **dict.fromkeys(
-        ("alerts", "capturing", "checking", "explain", "machine", "measure", "solutions", "timing"),
+        (
+            "alerts",
+            "benching",
+            "capturing",
+            "checking",
+            "explain",
+            "machine",
+            "measure",
+            "solutions",
+            "timing",
+        ),
         "device",
     ),
     **dict.fromkeys(("cli", "pytest_plugin", "__main__"), "cli"),

@@ -86,15 +86,7 @@ class Choices:
 
 def make_choices(options: RunOptions) -> Choices:
     """What was left open, chosen; UsageError or EnvironmentMissing say what cannot be meant."""
-    from moeprof.problem.routing import parse_spec
-    from moeprof.solutions.catalog import check_exists
-
-    _check_one_selection(options)
-    dataset = Dataset(dataset_root(options.dataset, os.environ))
-    check_exists(options.solution, dataset=dataset.root, trusted=options.trust)
-    parse_spec(options.routing)
-    if options.passes is not None:
-        check_passes(split_passes(options.passes))
+    dataset = check_options(options)
     device = choose_device(options.device)
     if is_fib(options.solution):
         definition = its_definition(options.solution, dataset, options.definition)
@@ -104,6 +96,20 @@ def make_choices(options: RunOptions) -> Choices:
     if is_fib(options.solution) and options.routing == "auto":
         refuse_missing_blobs(dataset, workloads)
     return Choices(dataset, definition, workloads, make_settings(options, device), device)
+
+
+def check_options(options: RunOptions) -> Dataset:
+    """What can be said of the options without torch, and their dataset; UsageError."""
+    from moeprof.problem.routing import parse_spec
+    from moeprof.solutions.catalog import check_exists
+
+    _check_one_selection(options)
+    dataset = Dataset(dataset_root(options.dataset, os.environ))
+    check_exists(options.solution, dataset=dataset.root, trusted=options.trust)
+    parse_spec(options.routing)
+    if options.passes is not None:
+        check_passes(split_passes(options.passes))
+    return dataset
 
 
 def make_plan(options: RunOptions) -> Plan:

@@ -1,9 +1,21 @@
-"""The progress bar of ``run`` on stderr; nothing where stderr is no terminal."""
+"""The progress bars of ``run`` and ``bench`` on stderr; none where stderr is no terminal."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from moeprof.storage.benches import BenchFolder
 
 
 class ProgressBar:
@@ -32,6 +44,49 @@ class ProgressBar:
         """A step begins, so the one before it is done."""
         self._progress.update(self._task, completed=self._steps_begun, description=label)
         self._steps_begun += 1
+
+    def finish(self) -> None:
+        """Remove the bar."""
+        self._progress.stop()
+
+
+class BenchBar:
+    """``bench.Watch`` drawn with rich: cells done, time passed and left, whose turn it is.
+
+    folder: the bench's, once it is known.
+    """
+
+    def __init__(self) -> None:
+        self.folder: BenchFolder | None = None
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._progress = Progress(
+            BarColumn(),
+            TextColumn("{task.fields[cells]}"),
+            TimeElapsedColumn(),
+            TextColumn("about"),
+            TimeRemainingColumn(),
+            TextColumn("left; {task.description}"),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._cells = 0
+        self._task = self._progress.add_task("starting", total=1.0, cells="")
+        self._progress.start()
+
+    def begin(self, folder: BenchFolder, cells: int, done: int) -> None:
+        """The plan is known: ``cells`` to measure, of which ``done`` have a record."""
+        self.folder, self._cells = folder, cells
+        self._progress.update(self._task, completed=done / max(1, cells))
+
+    def turn(self, text: str, cells_done: int, share_done: float) -> None:
+        """Whose turn begins. share_done: of all turns of the bench."""
+        shown = f"{cells_done} of {self._cells} cells" if self._cells else ""
+        self._progress.update(self._task, description=text, cells=shown, completed=share_done)
+
+    def say(self, text: str) -> None:
+        """One line that stays, above the bar."""
+        self._console.print(f"moeprof: {text}", markup=False)
 
     def finish(self) -> None:
         """Remove the bar."""

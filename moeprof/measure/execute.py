@@ -20,13 +20,22 @@ from moeprof.contract import Buffers
 from moeprof.definition import Definition, Workload
 from moeprof.errors import ContractError, EnvironmentMissing, ResourceExhausted, is_out_of_memory
 from moeprof.machine.environment import describe
+from moeprof.measure import parity
 from moeprof.measure.inputs import changed_inputs, fingerprints, make_activations, make_weights
 from moeprof.measure.passes import CUPTI_PASSES, Passes
 from moeprof.measure.turns import in_turn
 from moeprof.measure.workbench import Case, Problem, Reference, try_out
 from moeprof.problem.dataset import Dataset
 from moeprof.problem.routing import Routing, identify, make_routing, parse_spec
-from moeprof.records import Run, Settings, SolutionIdentity, StageInfo, WorkloadIdentity
+from moeprof.records import (
+    PARITY_PASSES,
+    PASSES,
+    Run,
+    Settings,
+    SolutionIdentity,
+    StageInfo,
+    WorkloadIdentity,
+)
 from moeprof.solutions.catalog import LoadedSolution, load_solution
 
 
@@ -59,6 +68,9 @@ class Watch(Protocol):
     def begin(self, turn: str, solution: str, workload: Workload) -> None:
         """turn: a pass, or 'rest', which finds out whether a forward meets the power cap."""
 
+    def wrong(self, solution: str, workload: Workload) -> None:
+        """Its result is wrong, which will be recorded."""
+
     def failed(self, solution: str, workload: Workload, error: BaseException) -> None:
         """What a solution raised; the others go on without it unless this raises too."""
 
@@ -89,6 +101,9 @@ class _Alone:
     def begin(self, turn: str, solution: str, workload: Workload) -> None:
         if turn in self._passes:
             self._progress.step(f"{turn} T={workload.seq_len}")
+
+    def wrong(self, solution: str, workload: Workload) -> None:
+        return None
 
     def failed(self, solution: str, workload: Workload, error: BaseException) -> None:
         raise error
@@ -187,36 +202,31 @@ class Execution:
     def first(self) -> None:
         """The first call of every entry and its verdict; wrong ones are handed out at once."""
         reference = Reference(load_solution("reference", self.plan.device).solution)
+        device, settings = self.passes.device, self.settings
         for entry in self.next_round():
-            self.attempt("first", entry, partial(self.try_out, entry, reference))
+            call = partial(try_out, entry.case, reference, device, settings)
+            if self.attempt("first", entry, call) and not entry.case.correctness.passed:
+                self.watch.wrong(entry.solution, entry.case.workload)
+                self.hand_out(entry)
+                self.leave(entry)
         reference.forget()
         for entry in self.next_round():
             self.attempt("rest", entry, partial(self.passes.try_rest, entry.case))
         if self.entries:
             self.passes.calibrate()
 
-    def try_out(self, entry: Entry, reference: Reference) -> None:
-        """The verdict; what is wrong leaves."""
-        try_out(entry.case, reference, self.passes.device, self.settings)
-        if not entry.case.correctness.passed:
-            self.hand_out(entry)
-            self.leave(entry)
-
     # -- the clocks --------------------------------------------------------------------------
 
     def measure(self, name: str, last: bool) -> None:
-        """One pass over all entries."""
+        """One pass over all entries; their records where it is the last."""
         trials = self.settings.trials if name == "bare" else 1
+        foreign = name in PARITY_PASSES
+        clock = partial(parity.measure, self.passes) if foreign else self.passes.measure
         for trial in range(trials):
             for entry in self.next_round():
-                finished = last and trial == trials - 1
-                self.attempt(name, entry, partial(self.turn, name, entry, trial, finished))
-
-    def turn(self, name: str, entry: Entry, trial: int, finished: bool) -> None:
-        """One entry's turn; its record where it was the last."""
-        self.passes.measure(name, entry.case, trial)
-        if finished:
-            self.hand_out(entry)
+                call = partial(clock, name, entry.case, trial)
+                if self.attempt(name, entry, call) and last and trial == trials - 1:
+                    self.hand_out(entry)
 
     def next_round(self) -> Iterator[Entry]:
         """Every entry once: workload by workload, the solutions in turn."""
@@ -225,8 +235,11 @@ class Execution:
             yield from in_turn(rivals, self.round)
             self.round += 1
 
-    def attempt(self, turn: str, entry: Entry, call: Callable[[], None]) -> None:
-        """Take a turn; an entry that fails in it leaves. What the machine lacks ends them all."""
+    def attempt(self, turn: str, entry: Entry, call: Callable[[], None]) -> bool:
+        """Whether the turn ended well; an entry that fails leaves.
+
+        EnvironmentMissing is raised: what the machine lacks is no solution's fault.
+        """
         workload = entry.case.workload
         self.watch.begin(turn, entry.solution, workload)
         try:
@@ -235,7 +248,10 @@ class Execution:
             raise
         except (Exception, SystemExit) as error:
             self.watch.failed(entry.solution, workload, error)
-            self.leave(entry)
+        else:
+            return True
+        self.leave(entry)
+        return False
 
     def leave(self, entry: Entry) -> None:
         """Go on without ``entry``; others get back the inputs that it may have changed."""
@@ -364,11 +380,11 @@ def refuse_missing_cupti(passes: Sequence[str], device: str, installed: bool | N
 
     installed: whether the module ``cupti`` is, by default as found.
     """
-    asked = [name for name in passes if name in CUPTI_PASSES]
+    asked = [name for name in passes if name in (*CUPTI_PASSES, *parity.CUPTI_PASSES)]
     if installed is None:
         installed = importlib.util.find_spec("cupti") is not None
     if device == "cuda" and asked and not installed:
-        rest = ",".join(name for name in passes if name not in CUPTI_PASSES)
+        rest = ",".join(name for name in passes if name in PASSES and name not in CUPTI_PASSES)
         raise EnvironmentMissing(
             f"the passes {', '.join(asked)} need CUPTI's Python interface, which is not installed",
             do=f"pip install 'cupti-python==13.0.*' (the minor version of torch's CUDA), or leave "

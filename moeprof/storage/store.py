@@ -143,9 +143,9 @@ def save(run: Run, folder: Path, definition: str | None = None) -> Path:
 
     definition: the short name used as folder, by default the definition's own.
     """
-    parent = folder / _plain(run.solution.name) / definition_folder(run, definition)
+    parent = folder / plain(run.solution.name) / definition_folder(run, definition)
     created = re.sub(r"[^0-9TZ]", "", run.created.split(".")[0].split("+")[0]).rstrip("Z") + "Z"
-    stem = f"T{run.workload.seq_len}-{_plain(run.workload.uuid)[:8]}-{created}"
+    stem = f"T{run.workload.seq_len}-{plain(run.workload.uuid)[:8]}-{created}"
     content = _content(run)
     for attempt in range(1, 1000):
         path = parent / f"{stem}{f'-{attempt}' if attempt > 1 else ''}{SUFFIX}"
@@ -162,10 +162,10 @@ def write(run: Run, path: Path, replace: bool = False) -> None:
 
 def definition_folder(run: Run, definition: str | None = None) -> str:
     """The folder's name of a record's definition, or of ``definition``, its short name."""
-    name = _plain(definition or run.workload.definition)
+    name = plain(definition or run.workload.definition)
     if run.capture is None or not run.workload.has_definition:
         return name
-    return f"{name}{OF_CAPTURE}{_plain(run.capture.tool.lower())}"
+    return f"{name}{OF_CAPTURE}{plain(run.capture.tool.lower())}"
 
 
 def _content(run: Run) -> bytes:
@@ -180,7 +180,7 @@ def check_writable(folder: Path) -> None:
     probe.unlink()
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """``name`` as one path component: no separators, no leading dot, no dash (it divides names)."""
     return re.sub(r"[^A-Za-z0-9_.+-]", "_", name).lstrip(".") or "_"
 
@@ -216,8 +216,8 @@ def find_runs(
             (
                 run
                 for run in _run_files(folder)
-                if (solution is None or run.solution == _plain(solution))
-                and (definition is None or run.definition in (definition, _plain(definition)))
+                if (solution is None or run.solution == plain(solution))
+                and (definition is None or run.definition in (definition, plain(definition)))
                 and (seq_len is None or run.seq_len == seq_len)
                 and (uuid_prefix is None or run.uuid.startswith(uuid_prefix[:8]))
             ),
