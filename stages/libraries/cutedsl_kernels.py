@@ -163,6 +163,9 @@ def executor_of(variant: Variant, cache: ObjectCache, loaded: Callable[[Any], An
 def compiled(variant: Variant) -> Any:
     """Compile for SM90, which takes no GPU."""
     arguments = dsl_arguments(variant, (PLACEHOLDER,) * 8, 128, variant.cluster, 0)
+    GroupedGemm.grouped_gemm.set_name_prefix(
+        variant.kernel_name, remove_cutlass_symbol=True, keep_mangled_name=False
+    )
     with warnings.catch_warnings():  # of loops unrolled by Python: registers have no other index
         warnings.simplefilter("ignore")
         return cute.compile(GroupedGemm(variant), *arguments, options=f"--gpu-arch {ARCHITECTURE}")

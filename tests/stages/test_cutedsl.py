@@ -129,7 +129,7 @@ def test_a_kernel_is_compiled_once_and_again_where_its_object_is_damaged(
     kernels.executor_of(variant, cache, same)
     path = cache.find(kernels.object_key(variant))
     content = path.read_bytes()
-    assert content.startswith(b"\x7fELF") and b"grouped_gemm" in content
+    assert content.startswith(b"\x7fELF") and variant.kernel_name.encode() in content
     monkeypatch.setattr(kernels, "compiled", never)
     loaded = kernels.executor_of(variant, cache, same)
     addresses = tuple(range(1024, 1024 + 8 * 16, 16))

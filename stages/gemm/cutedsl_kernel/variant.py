@@ -28,6 +28,12 @@ class Variant:
             raise ValueError(f"no tile has {self.columns} columns")
 
     @property
+    def kernel_name(self) -> str:
+        """What profilers show; the DSL's own name holds argument types and tells nothing apart."""
+        kind = "grouped_gemm_swiglu_quant" if self.gated else "grouped_gemm"
+        return f"{kind}_{self.experts}x{self.n}x{self.k}_columns{self.columns}"
+
+    @property
     def n_blocks(self) -> int:
         return self.n // BLOCK
 
