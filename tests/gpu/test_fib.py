@@ -31,11 +31,19 @@ def export(root, solutions, sizes):
     assert done == 0
 
 
+def python_path(*first):
+    """PYTHONPATH for a process that starts in another folder."""
+    places = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    return os.pathsep.join([*map(str, first), *map(os.path.abspath, places)])
+
+
 def bench(root, solutions, cache, *options, **variables):
     """The traces that ``flashinfer-bench run`` leaves, by solution and tokens."""
     command = [sys.executable, "-c", CLI, "run", "--local", str(root), "--definitions", DEFINITION]
     command += ["--solutions", *solutions, "--use-isolated-runner", *TOLERANCES, *options]
-    environment = {**os.environ, "FIB_CACHE_PATH": str(cache), **variables}
+    variables = {"FIB_CACHE_PATH": str(cache), "PYTHONPATH": python_path(), **variables}
+    environment = {**os.environ, **variables}
+    # elsewhere than in the checkout: an export needs nothing of it
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=cache)
     traces = [
         json.loads(line)
@@ -86,9 +94,10 @@ def test_a_twin_never_stands_in_on_a_gpu(tmp_path):
     cache = tmp_path / "cache"
     cache.mkdir()
     export(tmp_path / "dataset", ["triton_v2"], [7])
-    path = os.pathsep.join([str(shadow.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     few = ("--iterations", "1", "--warmup-runs", "1", "--num-trials", "1")
-    found = bench(tmp_path / "dataset", ["triton_v2"], cache, *few, PYTHONPATH=path)
+    found = bench(
+        tmp_path / "dataset", ["triton_v2"], cache, *few, PYTHONPATH=python_path(shadow.parent)
+    )
     evaluation = found["triton_v2", 7]
     assert evaluation["status"] == "COMPILE_ERROR"
     assert "triton_v2 needs sgl_kernel" in evaluation["log"]
