@@ -111,3 +111,14 @@ def _trials_us(found: Sequence[Sample]) -> tuple[float, ...]:
     for sample in found:
         by_trial.setdefault(sample.trial, []).append(sample.span_us)
     return tuple(statistics.median(by_trial[trial]) for trial in sorted(by_trial))
+
+
+def launches(run: Run) -> float | None:
+    """GPU operations of one forward (kernels, copies, fills), a mean over iterations under CUPTI.
+
+    None where neither the pass kernels nor api has iterations.
+    """
+    timeline = run.timeline("kernels") or run.timeline("api")
+    if timeline is None:
+        return None
+    return statistics.fmean(len(iteration.start_ns) for iteration in timeline.iterations)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moeprof.bench.cells import Bench
-from moeprof.bench.figures import Metric, geometric_mean, latency_us, ratio, speedup
+from moeprof.bench.figures import METRICS, Metric, geometric_mean, latency_us, ratio, speedup
 from moeprof.bench.winners import Verdict, ties, wins
 from moeprof.compare.tables import regime
 
@@ -80,6 +80,12 @@ def regimes(bench: Bench) -> tuple[Regime, ...]:
         )
         for name, rows in members.items()
     )
+
+
+def measured_metrics(bench: Bench) -> tuple[Metric, ...]:
+    """The timers that any competing cell has."""
+    cells = [cell for row in bench.cells for cell in row]
+    return tuple(m for m in METRICS if any(latency_us(cell, m) is not None for cell in cells))
 
 
 def speedups(
