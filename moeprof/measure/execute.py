@@ -24,7 +24,7 @@ from moeprof.measure import parity
 from moeprof.measure.inputs import changed_inputs, fingerprints, make_activations, make_weights
 from moeprof.measure.passes import CUPTI_PASSES, Passes
 from moeprof.measure.turns import in_turn
-from moeprof.measure.workbench import Case, Problem, Reference, try_out
+from moeprof.measure.workbench import Case, Problem, Reference, still_right, try_out
 from moeprof.problem.dataset import Dataset
 from moeprof.problem.routing import Routing, identify, make_routing, parse_spec
 from moeprof.records import (
@@ -262,7 +262,8 @@ class Execution:
     # -- after the clocks --------------------------------------------------------------------
 
     def hand_out(self, entry: Entry) -> None:
-        """Turn a finished entry into a Run."""
+        """Turn a finished entry into a Run, if what was measured is still a right result."""
+        still_right(entry.case, self.settings)
         self.on_run(as_run(self.plan, entry.loaded, entry.case, self.passes, entry.position))
 
 

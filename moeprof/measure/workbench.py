@@ -17,9 +17,17 @@ import torch
 from moeprof.contract import Buffers, Solution
 from moeprof.definition import Definition, Workload
 from moeprof.errors import WrongResult
+from moeprof.measure.changed import Change, changed, plan_change
 from moeprof.measure.forward import Forward
 from moeprof.measure.inputs import changed_inputs
 from moeprof.measure.numerics import failed, judge, judge_stages
+from moeprof.measure.outputs import (
+    Guards,
+    guarded_output,
+    memory_problem,
+    same_bits,
+    same_memory,
+)
 from moeprof.measure.work import executed_work
 from moeprof.records import (
     ClockSample,
@@ -38,7 +46,8 @@ from moeprof.timing.device import CpuDevice, CudaDevice, now_ns
 class Case:
     """A workload under measurement; passes and timelines are added as they finish.
 
-    untouched: the inputs' fingerprints from before the solution was ever called.
+    untouched: the inputs' fingerprints from before the solution was ever called. guards: the rows
+    around its output. remembered: its output on the changed inputs, once that was right.
     """
 
     workload: Workload
@@ -46,6 +55,8 @@ class Case:
     given: Mapping[str, Any]
     forward: Forward
     untouched: Mapping[str, torch.Tensor]
+    guards: Guards
+    remembered: tuple[Change, torch.Tensor] | None = None
     stages: tuple[StageInfo, ...] = ()
     correctness: Correctness = field(default_factory=lambda: failed("never ran"))
     passes: list[PassResult] = field(default_factory=list)
@@ -77,29 +88,17 @@ class Problem:
 
         buffers: shared with other workloads of the same solution, by default its own.
         """
-        own = buffers or Buffers(solution.keeps_buffers)
-        given = given_tensors(self.definition, self.workload, self.inputs, own)
-        return Case(self.workload, self.routing, given, Forward(solution, given), self.untouched)
-
-
-def given_tensors(
-    definition: Definition, workload: Workload, inputs: Mapping[str, Any], buffers: Buffers
-) -> dict[str, Any]:
-    """Everything a solution's first stage may ask for. ``output`` is poisoned with NaN."""
-    spec = definition.outputs[0]
-    output = torch.full(
-        definition.shape_of(spec, workload.seq_len),
-        float("nan"),
-        dtype=torch.bfloat16,
-        device=inputs["hidden_states"].device,
-    )
-    return {
-        **definition.constants,
-        "seq_len": workload.seq_len,
-        **inputs,
-        "output": output,
-        "buffers": buffers,
-    }
+        shape = self.definition.shape_of(self.definition.outputs[0], self.workload.seq_len)
+        output, guards = guarded_output(shape, self.inputs["hidden_states"].device)
+        given = {
+            **self.definition.constants,
+            "seq_len": self.workload.seq_len,
+            **self.inputs,
+            "output": output,
+            "buffers": buffers or Buffers(solution.keeps_buffers),
+        }
+        forward = Forward(solution, given)
+        return Case(self.workload, self.routing, given, forward, self.untouched, guards)
 
 
 def first_call(case: Case, device: CudaDevice | CpuDevice) -> None:
@@ -123,20 +122,38 @@ class Reference:
         self._solution = solution
         self._inputs: Mapping[str, torch.Tensor] | None = None  # of whose inputs they are
         self._tensors: Mapping[str, Any] = {}
+        self._change: Change | None = None
+        self._on_change: torch.Tensor | None = None
 
     def tensors(self, case: Case) -> Mapping[str, Any]:
         """Every tensor of the reference on the inputs of ``case``, by name; not to be changed."""
         if self._inputs is not case.untouched:
             self.forget()
-            given = {**case.given, "output": torch.empty_like(case.given["output"])}
-            forward = Forward(self._solution, given)
-            self._tensors = forward.named(forward())
+            self._tensors = self._compute(case)
             self._inputs = case.untouched
         return self._tensors
+
+    def change(self, case: Case) -> Change:
+        """How the inputs of ``case`` are changed: the same for every solution."""
+        if self._change is None or self._inputs is not case.untouched:
+            self._change = plan_change(self.tensors(case))
+        return self._change
+
+    def on_change(self, case: Case) -> torch.Tensor:
+        """The output [T, H] on the changed inputs, which ``case`` must hold now."""
+        if self._on_change is None:
+            self._on_change = self._compute(case)["output"]
+        return self._on_change
+
+    def _compute(self, case: Case) -> Mapping[str, Any]:
+        given = {**case.given, "output": torch.empty_like(case.given["output"])}
+        forward = Forward(self._solution, given)
+        return forward.named(forward())
 
     def forget(self) -> None:
         """Free the tensors: 2 GB at T=14107."""
         self._inputs, self._tensors = None, {}
+        self._change = self._on_change = None
 
 
 def try_out(
@@ -146,17 +163,24 @@ def try_out(
     settings: Settings,
 ) -> None:
     """The first call and the verdict; a wrong result leaves the case without samples."""
+    known = reference if isinstance(reference, Reference) else Reference(reference)
     try:
         first_call(case, device)
-        check(case, reference, settings)
+        output = check(case, known, settings)
+        if case.correctness.passed:
+            check_again(case, known, output, settings)
     except WrongResult as error:
         case.correctness = failed(str(error))
+    except RuntimeError as error:
+        if not _is_fault(error):
+            raise
+        case.correctness = failed(_fault(case.forward, error))
     if not case.correctness.passed:
         case.passes.clear()
 
 
-def check(case: Case, reference: Solution | Reference, settings: Settings) -> None:
-    """Judge the solution on poisoned memory and note the work it executed.
+def check(case: Case, known: Reference, settings: Settings) -> Any:
+    """Judge the solution on poisoned memory and note the work it executed; its output.
 
     Fresh memory is filled with NaN for this call and the destination is poisoned, so that an
     unwritten row cannot pass by holding an earlier result; inputs must be unchanged after it.
@@ -168,13 +192,12 @@ def check(case: Case, reference: Solution | Reference, settings: Settings) -> No
         forward = Forward(case.forward.solution, given)
         slots = forward.guarded()
         _finish(forward)
-    changed = changed_inputs(case.untouched, case.given)
-    if changed:
-        case.correctness = failed(f"the solution changed its input {', '.join(changed)}")
-        return
-    known = reference if isinstance(reference, Reference) else Reference(reference)
-    wanted = known.tensors(case)
     tensors = forward.named(slots)
+    problem = _strayed(case) or memory_problem(tensors["output"], case.given)
+    if problem is not None:
+        case.correctness = failed(problem)
+        return None
+    wanted = known.tensors(case)
     verdict = judge(tensors["output"], wanted["output"].float(), settings)
     if verdict.problem is None or verdict.relative_l2 < 1.0:
         stages = judge_stages(
@@ -187,6 +210,86 @@ def check(case: Case, reference: Solution | Reference, settings: Settings) -> No
         verdict = replace(verdict, stages=stages)
     case.correctness = _with_stage_verdict(verdict)
     case.stages = tuple(_stage_info(stage, tensors, case) for stage in case.forward.solution.stages)
+    return tensors["output"]
+
+
+def check_again(case: Case, known: Reference, first: Any, settings: Settings) -> None:
+    """Judge the forward that is measured on changed inputs at the same addresses: see ``changed``.
+
+    first: its output on the inputs as they are, alive, so that a second one in the same memory is
+    seen. A solution with kept buffers may return one; any other must not write over its last one.
+    """
+    kept = first.clone()
+    change = known.change(case)
+    with changed(case.given, change):
+        second = _called(case)
+        verdict = judge(second, known.on_change(case).float(), settings)
+    problem = _strayed(case)
+    if problem is None and not verdict.passed:
+        problem = f"after its inputs changed in place: {verdict.problem}"
+        if isinstance(second, torch.Tensor) and same_bits(second, kept):
+            problem = "the solution returns the result of an earlier call, whatever its inputs hold"
+    if problem is None and _returns_kept(case, first, second):
+        problem = "the solution returns the same memory at every call: the last result is lost"
+    if problem is not None:
+        case.correctness = failed(problem)
+        return
+    case.remembered = (change, second.clone())
+
+
+def still_right(case: Case, settings: Settings) -> None:
+    """After the clocks: the forward still computes. What fails has its samples taken away.
+
+    A solution may begin to remember results only after some calls. It is compared with its own
+    output on the changed inputs, which was right before.
+    """
+    if case.remembered is None or not case.correctness.passed:
+        return
+    change, expected = case.remembered
+    case.remembered = None
+    problem = None
+    try:
+        with changed(case.given, change):
+            output = _called(case)
+            verdict = judge(output, expected.float(), settings)
+        if not verdict.passed:
+            problem = f"after the measurement its result is wrong: {verdict.problem}"
+        problem = _strayed(case) or problem
+    except WrongResult as error:
+        problem = f"after the measurement: {error}"
+    except RuntimeError as error:
+        if not _is_fault(error):
+            raise
+        problem = _fault(case.forward, error)
+    if problem is not None:
+        case.correctness = failed(problem)
+        case.passes.clear()
+        case.timelines.clear()
+
+
+def _called(case: Case) -> Any:
+    """The output of one call of the measured forward into poisoned memory."""
+    case.given["output"].fill_(float("nan"))
+    slots = case.forward.guarded()
+    _finish(case.forward)
+    return case.forward.output(slots)
+
+
+def _strayed(case: Case) -> str | None:
+    """What the solution has written that it must not: beside its output, or an input."""
+    outside = case.guards.problem()
+    if outside is not None:
+        case.guards.mend()
+        return outside
+    changed_ones = changed_inputs(case.untouched, case.given)
+    return f"the solution changed its input {', '.join(changed_ones)}" if changed_ones else None
+
+
+def _returns_kept(case: Case, first: Any, second: Any) -> bool:
+    """Whether a solution that allocates its output gives the same memory out twice."""
+    solution = case.forward.solution
+    fills = any("output" in stage.reads for stage in solution.stages)
+    return not fills and not solution.keeps_buffers and same_memory(first, second)
 
 
 def _with_stage_verdict(verdict: Correctness) -> Correctness:
@@ -204,9 +307,16 @@ def _finish(forward: Forward) -> None:
         try:
             torch.cuda.synchronize()
         except RuntimeError as error:
-            raise WrongResult(
-                f"{forward.solution.name} made the GPU fault: {str(error).splitlines()[0]}"
-            ) from error
+            raise WrongResult(_fault(forward, error)) from error
+
+
+def _is_fault(error: RuntimeError) -> bool:
+    """Whether torch says that a kernel failed: from then on every call of the process does."""
+    return type(error).__name__ == "AcceleratorError" or str(error).startswith("CUDA error")
+
+
+def _fault(forward: Forward, error: RuntimeError) -> str:
+    return f"{forward.solution.name} made the GPU fault: {str(error).splitlines()[0]}"
 
 
 @contextmanager
