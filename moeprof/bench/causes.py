@@ -61,17 +61,16 @@ class Account:
 class Explanation:
     """The accounts of one workload. fastest: by eager latency; '' where none is known.
 
-    rows: names of all busy rows, steps first. missing: solutions without stage times, and why.
+    rows: names of all busy rows, steps first; first_steps: the first step of each, '' for none.
+    missing: solutions without stage times, and why.
     """
 
     row: int
     fastest: str
     accounts: tuple[Account, ...]
     rows: tuple[str, ...]
+    first_steps: tuple[str, ...]
     missing: tuple[tuple[str, str], ...] = ()
-
-    def busy_us(self, account: Account, row: str) -> float | None:
-        return dict(account.busy).get(row)
 
 
 def explain(bench: Bench, rows: Sequence[int] | None = None) -> tuple[Explanation, ...]:
@@ -99,7 +98,9 @@ def _explanation(bench: Bench, row: int, ceilings: Ceilings) -> Explanation:
     for name, (run, profile) in profiles.items():
         gap_us, causes = _gap(sides.get(fastest), sides[name], ceilings)
         accounts.append(_account(name, run, profile, gap_us, causes))
-    return Explanation(row, fastest, tuple(accounts), _row_names(profiles), tuple(missing))
+    rows = _row_names(profiles)
+    names, steps = tuple(rows), tuple(rows.values())
+    return Explanation(row, fastest, tuple(accounts), names, steps, tuple(missing))
 
 
 def _fastest(cells: Sequence[Cell]) -> str:
@@ -176,15 +177,14 @@ def _rows_factor(run: Run, profile: Profile) -> float | None:
     return max(found, default=None)
 
 
-def _row_names(profiles: dict[str, tuple[Run, Profile]]) -> tuple[str, ...]:
-    """Every row with busy time: by its first step, then those without a step by name."""
-    places = {str(step): position for position, step in enumerate(STEPS)}
-    found: dict[str, tuple[int, str]] = {}
+def _row_names(profiles: dict[str, tuple[Run, Profile]]) -> dict[str, str]:
+    """Every row with busy time and its first step ('' if none): by step, then by name."""
+    order = [*map(str, STEPS), ""]
+    found: dict[str, str] = {}
     for run, profile in profiles.values():
         covers = {row.name: row.covers for row in stage_rows(run.solution.stages)}
         for name, _ in _busy(profile.stages):
-            place = min(
-                (places.get(step, len(places)) for step in covers.get(name, ())), default=99
-            )
-            found[name] = min(found.get(name, (99, name)), (place, name))
-    return tuple(sorted(found, key=lambda name: found[name]))
+            known = [step for step in covers.get(name, ()) if step in order]
+            own = min(known, key=order.index, default="")
+            found[name] = min(found.get(name, own), own, key=order.index)
+    return {name: found[name] for name in sorted(found, key=lambda n: (order.index(found[n]), n))}
