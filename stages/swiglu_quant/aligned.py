@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from moeprof.contract import BLOCK, E4M3_MAX, Step, counted_rows, stage
-from stages.swiglu_quant.triton import LEAST_AMAX
+from stages.swiglu_quant.arithmetic import LEAST_AMAX, quantised_swiglu
 
 MOST_PROGRAMS = 2048  # along the rows: 16 an SM on 132 SMs
 GROUPS_PER_PROGRAM = 8
@@ -73,14 +73,8 @@ def swiglu_aligned_kernel(
     for place in range(tl.program_id(0), end, programs):
         if tl.load(row_token + place) >= 0:
             row = tl.cast(place, tl.int64)
-            # to float32 right after the load: the interpreter does bfloat16 arithmetic on raw bits
-            up = tl.load(source + row * 2 * width + column, mask=inside, other=0.0).to(tl.float32)
-            gate = tl.load(source + row * 2 * width + width + column, mask=inside, other=0.0)
-            gate = gate.to(tl.float32)
-            # below -80 silu is under 1e-32 either way, and exp does not overflow
-            product = up * gate / (1.0 + tl.exp(-tl.maximum(gate, -80.0)))
-            amax = tl.maximum(tl.max(tl.abs(product), axis=1), least_amax)
-            quantised = product * (largest / amax)[:, None]
-            quantised = tl.minimum(tl.maximum(quantised, -largest), largest)
-            tl.store(activated + row * width + column, quantised.to(tl.float8e4nv), mask=inside)
-            tl.store(activated_scale + row * groups + group, amax / largest, mask=group < groups)
+            quantised, scales = quantised_swiglu(
+                source, row, column, inside, width, least_amax, largest
+            )
+            tl.store(activated + row * width + column, quantised, mask=inside)
+            tl.store(activated_scale + row * groups + group, scales, mask=group < groups)

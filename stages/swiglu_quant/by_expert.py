@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from moeprof.contract import BLOCK, E4M3_MAX, Step, counted_rows, stage
-from stages.swiglu_quant.triton import LEAST_AMAX
+from stages.swiglu_quant.arithmetic import LEAST_AMAX, quantised_swiglu
 
 # programs along the rows of an expert. Under an even load an expert holds T/32 rows of capacity T;
 # with one program a row of capacity most were empty (5.8 us at T=56)
@@ -74,15 +74,9 @@ def swiglu_by_expert_kernel(
     count = tl.load(counts + expert)
     for rank in range(tl.program_id(0), count, lanes):
         row = expert * capacity + rank
-        # to float32 right after the load: the interpreter does bfloat16 arithmetic on raw bits
-        up = tl.load(source + row * 2 * width + column, mask=inside, other=0.0).to(tl.float32)
-        gate = tl.load(source + row * 2 * width + width + column, mask=inside, other=0.0)
-        gate = gate.to(tl.float32)
-        # below -80 silu is under 1e-32 either way, and exp does not overflow
-        product = up * gate / (1.0 + tl.exp(-tl.maximum(gate, -80.0)))
-        amax = tl.maximum(tl.max(tl.abs(product), axis=1), least_amax)
-        quantised = product * (largest / amax)[:, None]
-        quantised = tl.minimum(tl.maximum(quantised, -largest), largest)
-        tl.store(activated + row * width + column, quantised.to(tl.float8e4nv), mask=inside)
+        quantised, scales = quantised_swiglu(
+            source, row, column, inside, width, least_amax, largest
+        )
+        tl.store(activated + row * width + column, quantised, mask=inside)
         scale_at = (expert * groups + group) * capacity + rank
-        tl.store(activated_scale + scale_at, amax / largest, mask=group < groups)
+        tl.store(activated_scale + scale_at, scales, mask=group < groups)

@@ -14,8 +14,7 @@ import triton.language as tl
 from torch.nn import functional
 
 from moeprof.contract import BLOCK, E4M3_MAX, Step, leading_rows, problem_rows, stage
-
-LEAST_AMAX = 1e-10  # as sgl's quantiser: an all-zero group gets a tiny scale, not a division by 0
+from stages.swiglu_quant.arithmetic import LEAST_AMAX, quantised_swiglu
 
 
 @stage(
@@ -84,17 +83,9 @@ def swiglu_quant_kernel(
         rows_owned = tl.load(expert_offsets + experts)
         inside = inside & (row + 0 * column < rows_owned)
         in_groups = in_groups & (row + 0 * group < rows_owned)
-    # to float32 right after the load: the interpreter does bfloat16 arithmetic on raw bits
-    up = tl.load(source + row * 2 * width + column, mask=inside, other=0.0).to(tl.float32)
-    gate = tl.load(source + row * 2 * width + width + column, mask=inside, other=0.0)
-    gate = gate.to(tl.float32)
-    # below -80 silu is under 1e-32 either way, and exp does not overflow
-    product = up * gate / (1.0 + tl.exp(-tl.maximum(gate, -80.0)))
-    amax = tl.maximum(tl.max(tl.abs(product), axis=1), least_amax)
-    quantised = product * (largest / amax)[:, None]
-    quantised = tl.minimum(tl.maximum(quantised, -largest), largest)
-    tl.store(activated + row * width + column, quantised.to(tl.float8e4nv), mask=inside)
-    tl.store(activated_scale + row * groups + group, amax / largest, mask=in_groups)
+    quantised, scales = quantised_swiglu(source, row, column, inside, width, least_amax, largest)
+    tl.store(activated + row * width + column, quantised, mask=inside)
+    tl.store(activated_scale + row * groups + group, scales, mask=in_groups)
 
 
 def swiglu_quant_torch(gemm1_output):
