@@ -21,12 +21,12 @@ from moeprof.reports.bench_grids import Mark, MarkedGrid, Verdicts, four_digits
 from moeprof.reports.units import MISSING, count, percent
 
 GAP_COLUMNS: tuple[tuple[str, tuple[Cause, ...]], ...] = (
-    ("host", (Cause.ORCHESTRATION,)),
-    ("launch latency", (Cause.LAUNCH_LATENCY,)),
-    ("more work", (Cause.AMPLIFICATION,)),
-    ("slower work", (Cause.EFFICIENCY,)),
-    ("extra work", (Cause.ONE_SIDED,)),
-    ("other", (Cause.OVERLAP, Cause.NOT_SPLIT)),
+    ("+ host", (Cause.ORCHESTRATION,)),
+    ("+ launch latency", (Cause.LAUNCH_LATENCY,)),
+    ("+ more work", (Cause.AMPLIFICATION,)),
+    ("+ slower work", (Cause.EFFICIENCY,)),
+    ("+ extra work", (Cause.ONE_SIDED,)),
+    ("+ other", (Cause.OVERLAP, Cause.NOT_SPLIT)),
 )
 
 
@@ -42,7 +42,7 @@ def account_grid(bench: Bench, found: Explanation) -> MarkedGrid:
         f"Where the eager span goes at T = {workload.seq_len:,} ({workload.name}), us",
         headings,
         tuple(rows),
-        dropped=("other", "no step", "launch latency", "extra work", "gaps"),
+        dropped=("+ other", "no step", "other", "+ launch latency", "gaps", "+ extra work"),
     )
 
 

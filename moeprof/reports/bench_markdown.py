@@ -30,7 +30,7 @@ def bench_markdown(bench: Bench) -> str:
     groups, found = conditions(bench), verdicts(bench)
     metrics = measured_metrics(bench)
     lines = [f"# Bench: {escape(phrases.title(bench))}", ""]
-    lines += _list(phrases.headline(bench, found))
+    lines += _list((*phrases.headline(bench, found), *phrases.averages(bench)))
     lines += [line for text in phrases.warnings(bench, groups) for line in (_caution(text), "")]
     for metric in metrics:
         lines += grid_lines(latency_grid(bench, metric, found, letters(bench, groups)), 2)

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from moeprof.bench.cells import Bench
 from moeprof.bench.conditions import Conditions, doubts, sm_clocks, stand_ins
-from moeprof.bench.figures import METRICS, latency_us, samples, why_no_graph
+from moeprof.bench.figures import METRICS, Metric, latency_us, samples, why_no_graph
 from moeprof.bench.summary import mean, speedups
-from moeprof.bench.winners import BETWEEN_CARDS, BETWEEN_PROCESSES, ties, wins
+from moeprof.bench.winners import BETWEEN_CARDS, BETWEEN_PROCESSES, wins
 from moeprof.ledger.necessary import AXES
 from moeprof.records import Run
 from moeprof.reports.bench_grids import Verdicts
@@ -37,16 +37,12 @@ def headline(bench: Bench, verdicts: Verdicts) -> tuple[str, ...]:
         among = sum(one is not None for one in own)
         if not among:
             continue
-        won = sorted(
-            ((wins(own, name), ties(own, name), name) for name in bench.solutions),
-            key=lambda one: (-one[0], -one[1], one[2]),
-        )
-        shown = [f"{name} {count}" for count, _, name in won if count]
+        won = sorted((-wins(own, name), name) for name in bench.solutions)
+        shown = [f"{name} on {-count}" for count, name in won if count]
         tied = sum(one is not None and one.winner is None for one in own)
-        said = ", ".join(shown) or "nobody"
-        where = "Eager" if metric == "eager" else "As a CUDA graph"
-        rest = f"; {tied} tied" if tied else ""
-        found.append(f"{where}, fastest of {_number(among, 'workload')}: {said}{rest}")
+        said = f"{', '.join(shown) or 'nobody'} of {_number(among, 'workload')}"
+        rest = f", {tied} tied" if tied else ""
+        found.append(f"Fastest {_timed(metric)}: {said}{rest}")
     return tuple(found)
 
 
@@ -64,8 +60,8 @@ def averages(bench: Bench) -> tuple[str, ...]:
             for geometric, _, name, whole in sorted(means, key=lambda one: (-one[0], one[2]))
         ]
         if shown:
-            where = "eager" if metric == "eager" else "graph"
-            found.append(f"{where}: {', '.join(shown)}")
+            over = f"Speedup over {bench.reference} {_timed(metric)}, geometric mean"
+            found.append(f"{over}: {', '.join(shown)}")
     return tuple(found)
 
 
@@ -286,6 +282,10 @@ def _set(found: Iterable[str]) -> str:
 def _span(counts: set[int]) -> str:
     low, high = min(counts), max(counts)
     return str(low) if low == high else f"{low} to {high}"
+
+
+def _timed(metric: Metric) -> str:
+    return "launched eagerly" if metric == "eager" else "as a CUDA graph"
 
 
 def _number(count: int, noun: str) -> str:

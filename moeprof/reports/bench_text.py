@@ -37,6 +37,7 @@ def render_bench(bench: Bench) -> RenderableType:
     groups, found = conditions(bench), verdicts(bench)
     parts: list[RenderableType] = [Text(phrases.title(bench), style="bold")]
     parts += [Text(sentence, style="bold") for sentence in phrases.headline(bench, found)]
+    parts += [Text(sentence) for sentence in phrases.averages(bench)]
     parts.append(_notes(phrases.header(bench, groups)))
     parts += [_warning(sentence) for sentence in phrases.warnings(bench, groups)]
     metrics = measured_metrics(bench)
