@@ -19,6 +19,7 @@ from moeprof.importing.cuda_calls import call_name
 from moeprof.importing.event_fields import moment_ns, natural, shape, span_ns
 from moeprof.importing.gathered import Gathered, Numbered, Rows, check_count, text_of
 from moeprof.importing.json_stream import REPEATED
+from moeprof.importing.left_out import LeftOut
 from moeprof.importing.trace import PUSH_POP, START_END, Times
 from moeprof.importing.trace_tables import UNKNOWN
 from moeprof.timelines import Operation, OperationKind
@@ -50,7 +51,7 @@ class PlainTracks:
         self._described: dict[tuple[int, int, int | None], int] = {}
         self._processes: Names = {}
         self._threads: Names = {}
-        self._left_out: dict[str, int] = {}
+        self._left_out = LeftOut()
         self._open: dict[Any, list[tuple[int, ...]]] = {}
         self._open_count = 0
 
@@ -68,7 +69,7 @@ class PlainTracks:
             case str(phase) if len(phase) == 1:
                 pass  # instants, counters, flows, samples
             case _:
-                self._leave_out("entries that are no events")
+                self._left_out.add("entries that are no events")
 
     # -- events -----------------------------------------------------------------------------
 
@@ -76,7 +77,7 @@ class PlainTracks:
         span = span_ns(event.get("ts"), event.get("dur"))
         row = self._row(event)
         if span is None:
-            self._leave_out(NO_TIMES)
+            self._left_out.add(NO_TIMES)
         elif row is not None:
             self._rows.add((*span, *row, PUSH_POP))
 
@@ -84,9 +85,9 @@ class PlainTracks:
         begin = moment_ns(event.get("ts"))
         row, key = self._row(event), self._key(event, on_thread)
         if begin is None or self._open_count >= MOST_OPEN:
-            self._leave_out(NO_TIMES if begin is None else "begins of events, too many open")
+            self._left_out.add(NO_TIMES if begin is None else "begins of events, too many open")
         elif key is None:
-            self._leave_out("begins of events without a sound id")
+            self._left_out.add("begins of events without a sound id")
         elif row is not None:
             style = PUSH_POP if on_thread else START_END
             self._open.setdefault(key, []).append((begin, *row, style))
@@ -96,14 +97,14 @@ class PlainTracks:
         key, end = self._key(event, on_thread), moment_ns(event.get("ts"))
         begun = self._open.get(key)
         if not begun:
-            self._leave_out("ends of events without a begin")
+            self._left_out.add("ends of events without a begin")
             return
         begin, *row = begun.pop()
         self._open_count -= 1
         if not begun:
             del self._open[key]
         if end is None or end < begin:
-            self._leave_out(NO_TIMES)
+            self._left_out.add(NO_TIMES)
         else:
             self._rows.add((begin, end, *row))
 
@@ -127,9 +128,9 @@ class PlainTracks:
         name = text_of(event.get("name"))
         track = self._found.track(event.get("pid", 0), event.get("tid", 0))
         if name is None or track is None:
-            self._leave_out("events without a name or track")
+            self._left_out.add("events without a name or track")
         elif REPEATED in event or REPEATED in arguments:
-            self._leave_out("events with one key twice")
+            self._left_out.add("events with one key twice")
         else:
             number = arguments.get("correlation", arguments.get("correlation_id"))
             if type(number) is str and number.isascii() and number.isdigit() and len(number) < 19:
@@ -157,9 +158,6 @@ class PlainTracks:
         if type(name) is str and len(said) < 4:
             said.append(name[:200])
 
-    def _leave_out(self, reason: str) -> None:
-        self._left_out[reason] = self._left_out.get(reason, 0) + 1
-
     # -- at the end -------------------------------------------------------------------------
 
     def settle(self, with_operations: bool) -> None:
@@ -167,8 +165,8 @@ class PlainTracks:
         for begun in self._open.values():
             for begin, *row in begun:
                 self._rows.add((begin, NEVER, *row))
-        for reason, count in self._left_out.items():
-            self._found.leave_out(reason, count)
+        for reason, count in self._left_out.counts.items():
+            self._found.left_out.add(reason, count)
         rows = self._rows.table()
         order = np.argsort(rows[:, 3], kind="stable")
         used, begins = np.unique(rows[order, 3], return_index=True)
@@ -192,13 +190,13 @@ class PlainTracks:
             elif end != NEVER:
                 self._found.call((start, end), correlation, track, call_name(name))
             else:
-                self._found.leave_out("API calls without an end")
+                self._found.left_out.add("API calls without an end")
 
     def _operations(self, rows: Times, shown: Shown, own_track: int) -> None:
         names, details = self._names.values, self._details.values
         for start, end, correlation, _, number, detail, _ in rows.tolist():
             if end == NEVER:
-                self._found.leave_out("GPU operations without an end")
+                self._found.left_out.add("GPU operations without an end")
                 continue
             key = (number, detail, shown.stream)
             if key not in self._described:

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from moeprof.errors import RecordError
+from moeprof.importing.left_out import LeftOut
 from moeprof.importing.names import printable
 from moeprof.importing.trace import Gpu, Times, Trace, TraceSource
 from moeprof.importing.trace_tables import (
@@ -87,7 +88,7 @@ class Gathered:
         self._call_names: Numbered[str] = Numbered()
         self._range_names: Numbered[tuple[str, str]] = Numbered()
         self.tracks: Numbered[Track] = Numbered()
-        self.left_out: dict[str, int] = {}
+        self.left_out = LeftOut()
         self._events = 0
 
     # -- events -----------------------------------------------------------------------------
@@ -103,11 +104,6 @@ class Gathered:
             else:
                 return None
         return self.tracks.number((key[0], key[1]))
-
-    def leave_out(self, reason: str, count: int = 1) -> None:
-        """reason: what they are and why, such as 'kernels without usable times'."""
-        if count:
-            self.left_out[reason] = self.left_out.get(reason, 0) + count
 
     def description(self, operation: Operation) -> int:
         """The number of a description, for ``operation``."""
@@ -157,7 +153,7 @@ class Gathered:
     ) -> Trace:
         """All of it. Raises RecordError if there is no GPU operation."""
         if not len(self._operations):
-            why = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
+            why = ", ".join(self.left_out.phrases())
             raise RecordError(
                 "no GPU operation in it" + (f" (left out: {why})" if why else ""),
                 "kernels, copies or memsets",
@@ -178,12 +174,9 @@ class Gathered:
             gpus=gpus,
             threads=threads(self.tracks.values, owner, used),
             overhead_ns=self._overhead.table().copy(),
-            notes=(*notes, *self._left_out_notes(), *doubts),
+            notes=(*notes, *self.left_out.notes(), *doubts),
             cuda=cuda,
         )
-
-    def _left_out_notes(self) -> list[str]:
-        return [f"left out: {count:,} {reason}" for reason, count in self.left_out.items()]
 
 
 def check_count(events: int) -> None:

@@ -78,7 +78,7 @@ class _Reader:
     def take(self, event: Any) -> None:
         """Any value of the array of events."""
         if type(event) is not dict:
-            self._found.leave_out("entries that are no events")
+            self._found.left_out.add("entries that are no events")
             return
         phase, category = event.get("ph"), event.get("cat")
         if phase == "X" and type(category) is str:
@@ -128,9 +128,9 @@ class _Reader:
         gpu = natural(arguments.get("device", process))
         stream = natural(arguments.get("stream", event.get("tid")))
         if span is None:
-            self._found.leave_out(f"{kind}s {NO_TIMES}")
+            self._found.left_out.add(f"{kind}s {NO_TIMES}")
         elif name is None or gpu is None or stream is None:
-            self._found.leave_out(f"{kind}s without a name, GPU or stream")
+            self._found.left_out.add(f"{kind}s without a name, GPU or stream")
         else:
             # Kineto puts a GPU's number where the process should be; other writers the process
             own = self._track(event) if process != gpu else None
@@ -169,9 +169,9 @@ class _Reader:
         span = span_ns(event.get("ts"), event.get("dur"))
         track, name = self._track(event), text_of(event.get("name"))
         if span is None:
-            self._found.leave_out(f"API calls {NO_TIMES}")
+            self._found.left_out.add(f"API calls {NO_TIMES}")
         elif track is None or name is None:
-            self._found.leave_out("API calls without a name or thread")
+            self._found.left_out.add("API calls without a name or thread")
         else:
             callback = natural(arguments.get("cbid")) if category in RUNTIME else None
             self._found.call(span, self._correlation(arguments), track, call_name(name, callback))
@@ -182,9 +182,9 @@ class _Reader:
         span = span_ns(event.get("ts"), event.get("dur"))
         track, name = self._track(event), text_of(event.get("name"))
         if span is None:
-            self._found.leave_out(f"ranges {NO_TIMES}")
+            self._found.left_out.add(f"ranges {NO_TIMES}")
         elif track is None or name is None:
-            self._found.leave_out("ranges without a name or thread")
+            self._found.left_out.add("ranges without a name or thread")
         else:
             self._found.range(span, track, name, PUSH_POP)
 
@@ -193,7 +193,7 @@ class _Reader:
         if type(name) is str and any(word in name for word in _OWN_OVERHEAD):
             span = span_ns(event.get("ts"), event.get("dur"))
             if span is None:
-                self._found.leave_out(f"overheads of the profiler {NO_TIMES}")
+                self._found.left_out.add(f"overheads of the profiler {NO_TIMES}")
             else:
                 self._found.overhead(span)
 
@@ -205,7 +205,7 @@ class _Reader:
         if type(arguments) is not dict:
             arguments = _NO_ARGUMENTS
         if REPEATED in event or REPEATED in arguments:
-            self._found.leave_out(f"{what} with one key twice")
+            self._found.left_out.add(f"{what} with one key twice")
             return None
         return arguments
 

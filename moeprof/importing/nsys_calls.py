@@ -10,13 +10,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from moeprof.importing.left_out import LeftOut
 from moeprof.importing.names import api_name
 from moeprof.importing.nsys_operations import UNNAMED, Operations, process_of
 from moeprof.importing.nsys_tables import (
     CALLS,
     STRINGS,
     Interned,
-    LeftOut,
     Tables,
     Values,
     is_thread,

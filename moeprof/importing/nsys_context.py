@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moeprof.importing.left_out import LeftOut
 from moeprof.importing.names import printable
 from moeprof.importing.nsys_tables import (
     DIAGNOSTICS,
@@ -16,7 +17,6 @@ from moeprof.importing.nsys_tables import (
     KNOWN_SCHEMAS,
     OVERHEAD,
     SYSTEM,
-    LeftOut,
     Tables,
     Values,
     rows,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from moeprof.importing.left_out import LeftOut
 from moeprof.importing.nsys_tables import (
     DEVICES,
     KERNEL,
@@ -16,7 +17,6 @@ from moeprof.importing.nsys_tables import (
     SHAPE,
     Chunk,
     Interned,
-    LeftOut,
     Tables,
     Values,
     joined,

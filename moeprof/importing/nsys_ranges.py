@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moeprof.importing.left_out import LeftOut
 from moeprof.importing.names import printable
 from moeprof.importing.nsys_operations import process_of
 from moeprof.importing.nsys_tables import (
@@ -15,7 +16,6 @@ from moeprof.importing.nsys_tables import (
     RANGES,
     Chunk,
     Interned,
-    LeftOut,
     Tables,
     Values,
     is_thread,

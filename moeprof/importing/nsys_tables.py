@@ -149,22 +149,6 @@ def joined(pieces: list[Any], kind: type[np.signedinteger[Any]] = np.int64) -> N
     return whole
 
 
-@dataclass(slots=True)
-class LeftOut:
-    """Rows that were left out, counted by reason."""
-
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def add(self, reason: str, count: int) -> None:
-        """``reason``: what they are and why, such as 'API calls without usable times'."""
-        if count:
-            self.counts[reason] = self.counts.get(reason, 0) + count
-
-    def notes(self) -> list[str]:
-        """One sentence a reason."""
-        return [f"left out: {count:,} {reason}" for reason, count in self.counts.items()]
-
-
 class Interned:
     """Distinct rows of whole numbers, numbered as they appear."""
 

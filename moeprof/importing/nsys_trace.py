@@ -12,6 +12,7 @@ import numpy as np
 
 from moeprof.errors import RecordError
 from moeprof.importing.demangle import MANGLED, Demangle
+from moeprof.importing.left_out import LeftOut
 from moeprof.importing.names import printable
 from moeprof.importing.nsys_calls import Calls
 from moeprof.importing.nsys_context import (
@@ -32,7 +33,6 @@ from moeprof.importing.nsys_tables import (
     MISSING,
     RANGES,
     STRINGS,
-    LeftOut,
     Tables,
     Values,
     rows,
