@@ -1,5 +1,7 @@
 """stdout: reports for people, or one JSON document. Progress and errors are stderr's.
 
+What a solution prints is no report: while one runs, ``stdout_kept`` sends it to stderr.
+
 A reader that closes the pipe early (``head``) ends the output, never the command: its exit code
 still says whether the result was right.
 """
@@ -9,9 +11,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
@@ -31,12 +34,13 @@ def show(*renderables: RenderableType) -> None:
         def on_broken_pipe(self) -> NoReturn:  # rich's own ends the process with exit code 1
             raise BrokenPipeError
 
-    width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
-    console = PipeConsole(width=width, highlight=False)
+    stream = _reports()
+    width = None if stream.isatty() else WIDTH_WITHOUT_TERMINAL
+    console = PipeConsole(file=stream, width=width, highlight=False)
     try:
         for renderable in renderables:
             console.print(renderable)
-        sys.stdout.flush()
+        stream.flush()
     except BrokenPipeError:
         discard_stdout()
 
@@ -44,7 +48,8 @@ def show(*renderables: RenderableType) -> None:
 def show_json(schema: str, content: Mapping[str, Any]) -> None:
     """Print one document, ``schema`` (such as 'moeprof.run/1') first."""
     try:
-        click.echo(json.dumps({"schema": schema, **content}, indent=2, allow_nan=False))
+        text = json.dumps({"schema": schema, **content}, indent=2, allow_nan=False)
+        click.echo(text, file=_reports())
     except BrokenPipeError:
         discard_stdout()
 
@@ -52,8 +57,51 @@ def show_json(schema: str, content: Mapping[str, Any]) -> None:
 def discard_stdout() -> None:
     """Send what is still buffered nowhere, so that Python's last flush cannot fail."""
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+    os.dup2(null, _reports().fileno())
     os.close(null)
+
+
+_own: TextIO | None = None  # where reports go while others' prints are kept off stdout
+
+
+def _reports() -> TextIO:
+    return sys.stdout if _own is None else _own
+
+
+@contextmanager
+def stdout_kept(for_good: bool = False) -> Iterator[None]:
+    """Within, whatever code prints to stdout goes to stderr, and reports alone to stdout.
+
+    for_good: afterwards too, as a thread that the code left behind may go on printing; then this
+    process shall only end.
+    """
+    global _own
+    before, kept = sys.stdout, None
+    before.flush()
+    if _is_descriptor(before, 1):  # C's printf as well
+        kept = os.dup(1)
+        os.dup2(2, 1)
+        _own = open(kept, "w", encoding=before.encoding, errors=before.errors)
+    else:
+        _own = before
+    sys.stdout = sys.stderr
+    try:
+        yield
+    finally:
+        if not for_good:
+            _own.flush()
+            sys.stdout = before
+            if kept is not None:
+                os.dup2(kept, 1)
+                _own.close()
+            _own = None
+
+
+def _is_descriptor(stream: TextIO, number: int) -> bool:
+    try:
+        return stream.fileno() == number
+    except (OSError, ValueError):  # a test's, or a notebook's
+        return False
 
 
 def require_free(output: Path, force: bool) -> None:

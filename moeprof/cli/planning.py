@@ -6,7 +6,7 @@ Cheap checks come before torch is imported, so that a misspelt name is answered 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
@@ -112,13 +112,24 @@ def check_options(options: RunOptions) -> Dataset:
     return dataset
 
 
-def make_plan(options: RunOptions) -> Plan:
-    """What to run; the errors of ``make_choices``, and ContractError for what is no solution."""
+def check_solution(solution: str, dataset: str | None, trusted: bool) -> None:
+    """UsageError if there is no such solution, or if it is foreign code and not trusted."""
+    from moeprof.solutions.catalog import check_exists
+
+    check_exists(solution, dataset=dataset_root(dataset, os.environ), trusted=trusted)
+
+
+def make_plan(options: RunOptions, before_loading: Callable[[], None] = lambda: None) -> Plan:
+    """What to run; the errors of ``make_choices``, and ContractError for what is no solution.
+
+    before_loading: called when everything but the solution itself is there.
+    """
     chosen = make_choices(options)  # before torch is imported
 
     from moeprof.measure.execute import Plan
     from moeprof.solutions.catalog import load_solution
 
+    before_loading()
     return Plan(
         loaded=load_solution(
             options.solution, chosen.device, dataset=chosen.dataset.root, trusted=options.trust

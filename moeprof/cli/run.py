@@ -15,11 +15,19 @@ from moeprof.cli.options import (
     traces_option,
     trust_option,
 )
-from moeprof.cli.output import show, show_json, shown_path
+from moeprof.cli.output import show, show_json, shown_path, stdout_kept
+from moeprof.cli.supervised import (
+    ARGUMENTS,
+    DEFAULT_SECONDS,
+    KeepsArguments,
+    Supervisor,
+    WatchedProgress,
+    supervised,
+)
 from moeprof.errors import EXIT_WRONG_RESULT
 
 
-@click.command("run")
+@click.command("run", cls=KeepsArguments)
 @click.option(
     "--solution", required=True, metavar="NAME", help="A name, a file's path, or fib:NAME."
 )
@@ -37,16 +45,58 @@ from moeprof.errors import EXIT_WRONG_RESULT
     help="Also time as flashinfer-bench does: 0.1.2's event pairs, main's CUPTI span; GPU only. "
     "Its sizes (10 warm-ups, 50 iterations, 3 trials) and, unless chosen, --weights harness.",
 )
+@click.option(
+    "--timeout",
+    "seconds",
+    type=click.FloatRange(0, min_open=True),
+    metavar="S",
+    help="Stop a solution whose pass on a workload takes longer than S seconds "
+    f"[default: {DEFAULT_SECONDS:g} for fib:NAME, else none].",
+)
+@click.option("--supervisor", type=int, hidden=True)
 @traces_option
 @json_option
 @click.pass_context
-def command(context: click.Context, /, traces: Path, as_json: bool, **options: Any) -> None:
+def command(
+    context: click.Context,
+    /,
+    traces: Path,
+    as_json: bool,
+    seconds: float | None,
+    supervisor: int | None,
+    **options: Any,
+) -> None:
     """Run a solution on workloads: check it, measure every stage, keep a record.
 
     Without a workload option: T=56 of the DeepSeek-V3 definition (dsv3) on a GPU, T=33 of the
-    small one (tiny) on a CPU. Exit codes: 0 ok, 1 wrong result, 2 usage or environment,
-    130 interrupted; records of finished workloads are kept in every case.
+    small one (tiny) on a CPU. fib:NAME is a solution of the TraceSet at --dataset: somebody's code,
+    which runs only with --trust, in a process of its own. Exit codes: 0 ok, 1 wrong result (or one
+    that never came), 2 usage or environment, 130 interrupted; records of finished workloads are
+    kept in every case.
     """
+    from moeprof.cli.planning import check_solution
+    from moeprof.fib.find import is_fib, shown
+
+    foreign = is_fib(options["solution"])
+    if supervisor is None and (foreign or seconds is not None):
+        check_solution(options["solution"], options["dataset"], options["trust"])
+        arguments = ("run", *context.meta[ARGUMENTS])
+        name = shown(options["solution"])
+        context.exit(supervised(arguments, name, seconds or DEFAULT_SECONDS))
+    watched = Supervisor(supervisor)
+    with watched.told():
+        context.exit(_run(context, traces, as_json, watched, supervisor is not None, options))
+
+
+def _run(
+    context: click.Context,
+    traces: Path,
+    as_json: bool,
+    watched: Supervisor,
+    ends_after: bool,
+    options: dict[str, Any],
+) -> int:
+    """The exit code. ends_after: this process does nothing but this run."""
     from moeprof.cli.planning import RunOptions, make_plan
     from moeprof.cli.progress import ProgressBar
     from moeprof.records import Run
@@ -54,22 +104,24 @@ def command(context: click.Context, /, traces: Path, as_json: bool, **options: A
 
     if options["parity"] and not _was_given(context, "weights"):
         options["weights"] = "harness"  # flashinfer-bench knows no other
-    plan = make_plan(RunOptions(**options))
     folder = traces / "runs"
-    check_writable(folder)
     finished: list[tuple[Path, Run]] = []
+    with stdout_kept(for_good=ends_after):
+        plan = make_plan(RunOptions(**options), lambda: watched.begin("loading"))
+        watched.idle()
+        check_writable(folder)
 
-    def keep(run: Run) -> None:
-        finished.append((save(run, folder, plan.definition.alias), run))
+        def keep(run: Run) -> None:
+            finished.append((save(run, folder, plan.definition.alias), run))
 
-    from moeprof.measure.execute import execute
+        from moeprof.measure.execute import execute
 
-    execute(plan, ProgressBar(), keep)
+        execute(plan, WatchedProgress(ProgressBar(), watched), keep)
     if as_json:
         _show_json(finished)
     else:
         _show_tables(finished)
-    context.exit(_report_wrong(finished))
+    return _report_wrong(finished)
 
 
 def _was_given(context: click.Context, option: str) -> bool:

@@ -40,7 +40,7 @@ def plan_change(reference: Mapping[str, Any]) -> Change:
     chosen = reference["topk_ids"].long()
     tokens = len(chosen)
     source = (torch.arange(tokens, device=chosen.device) + tokens // 2) % tokens
-    twins = torch.arange(1, tokens // 2, 2, device=chosen.device)
+    twins = torch.arange(1, max(tokens // 2, 1), 2, device=chosen.device)
     source[twins] = source[twins - 1]
     local = reference["pair_token"][:1].long()
     if len(local) and not bool((source == local).any()):

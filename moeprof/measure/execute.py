@@ -18,7 +18,14 @@ from typing import Any, Protocol
 from moeprof import __version__
 from moeprof.contract import Buffers
 from moeprof.definition import Definition, Workload
-from moeprof.errors import ContractError, EnvironmentMissing, ResourceExhausted, is_out_of_memory
+from moeprof.errors import (
+    ContractError,
+    EnvironmentMissing,
+    MoeprofError,
+    ResourceExhausted,
+    WrongResult,
+    is_out_of_memory,
+)
 from moeprof.machine.environment import describe
 from moeprof.measure import parity
 from moeprof.measure.inputs import changed_inputs, fingerprints, make_activations, make_weights
@@ -37,6 +44,7 @@ from moeprof.records import (
     WorkloadIdentity,
 )
 from moeprof.solutions.catalog import LoadedSolution, load_solution
+from moeprof.solutions.raised import said
 
 
 class Progress(Protocol):
@@ -96,6 +104,7 @@ class _Alone:
 
     def __init__(self, plan: Plan, progress: Progress) -> None:
         self._passes = plan.settings.passes
+        self._foreign = plan.loaded.foreign
         self._progress = progress
 
     def begin(self, turn: str, solution: str, workload: Workload) -> None:
@@ -106,7 +115,13 @@ class _Alone:
         return None
 
     def failed(self, solution: str, workload: Workload, error: BaseException) -> None:
-        raise error
+        """What foreign code raises once it has been right is its own fault, in one line."""
+        known = isinstance(error, MoeprofError) or is_out_of_memory(error)
+        if known or not (self._foreign or isinstance(error, SystemExit)):
+            raise error
+        raise WrongResult(
+            f"{solution} on T={workload.seq_len} was right, and later raised {said(error)}"
+        ) from error
 
 
 @dataclass(eq=False, slots=True)

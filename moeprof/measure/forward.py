@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from moeprof.contract import Solution, check_wiring
 from moeprof.errors import WrongResult, is_out_of_memory
+from moeprof.solutions.raised import said
 
 Hook = Callable[[int], None]
 
@@ -106,10 +107,9 @@ class Forward:
             return self(enter=lambda position: entered.__setitem__(0, position))
         except (KeyboardInterrupt, MemoryError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if is_out_of_memory(error):
                 raise
             raise WrongResult(
-                f"stage {self.stage_names[entered[0]]} of {self.solution.name} raised "
-                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                f"stage {self.stage_names[entered[0]]} of {self.solution.name} raised {said(error)}"
             ) from error

@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -88,7 +89,7 @@ def _imported(file: SolutionFile) -> Callable[..., Any]:
             f"{file.label} needs {spec.language}, which is not installed",
             do=f"pip install {spec.language}",
         )
-    parent = Path(tempfile.mkdtemp(prefix="moeprof-fib-"))
+    parent = Path(tempfile.mkdtemp(prefix=f"moeprof-fib-{os.getpid()}-"))
     atexit.register(shutil.rmtree, parent, ignore_errors=True)
     package = f"moeprof_fib_{file.solution.hash[:12]}"
     folder = parent / package
