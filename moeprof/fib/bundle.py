@@ -17,7 +17,9 @@ import ast
 import contextlib
 import importlib.util
 import re
+import site
 import sys
+import sysconfig
 import tokenize
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -34,6 +36,16 @@ CARRIED = {
     "moeprof.fib.exported": "exported",
 }
 _FROM_IMPORT = re.compile(rb"from\s+[\w.\s\\]+?(?=\s*\bimport\b)")
+_PYTHONS = ("built-in", "frozen")
+_INSTALLED = tuple(
+    f"{place}/"
+    for place in (
+        *site.getsitepackages(),
+        site.getusersitepackages(),
+        sysconfig.get_path("stdlib"),
+        sysconfig.get_path("platstdlib"),
+    )
+)
 
 Parts = tuple[str, ...]
 
@@ -214,15 +226,12 @@ class _Reader:
         return None
 
     def _is_installed(self, top: str) -> bool:
-        """Whether a module is found elsewhere than beside the user's file, which comes last."""
-        if self.places.users is None:
-            return True
+        """Whether a module is Python's own or a package's, which go before what lies beside."""
         with contextlib.suppress(ValueError):  # a module without a spec
             spec = importlib.util.find_spec(top)
             if spec is not None:
-                beside = {self.places.users / f"{top}.py", self.places.users / top}
-                found = spec.submodule_search_locations or [spec.origin or ""]
-                return not beside & {Path(place) for place in found}
+                found = [*(spec.submodule_search_locations or ()), spec.origin or ""]
+                return any(place in _PYTHONS or place.startswith(_INSTALLED) for place in found)
         return False
 
     def _need(self, target: Parts, node: ast.stmt) -> None:

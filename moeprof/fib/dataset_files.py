@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -305,6 +306,7 @@ def _unusable(
 def _solution_files(root: Path, solutions: Sequence[FibSolution], force: bool) -> Iterator[File]:
     """The solutions' files; UsageError where a name is taken."""
     taken: dict[str, Path] = {}
+    made: set[str] = set()
     for file, data in _json_files(root / "solutions"):
         if isinstance(data, dict) and isinstance(data.get("name"), str):
             taken[data["name"]] = file
@@ -320,17 +322,25 @@ def _solution_files(root: Path, solutions: Sequence[FibSolution], force: bool) -
                 "a name that no other solution of the dataset has",
                 do="rename one of them",
             )
-        taken[solution.name] = place
-        text = dump_solution(solution)
+        if solution.name in made:
+            raise UsageError(f"two of the solutions are called {solution.name}", do="rename one")
+        made.add(solution.name)
+        content = dump_solution(solution).encode()
         if not place.exists():
-            yield File(path, "written", _facts(solution), text.encode())
-            continue
-        if parse_solution(place.read_text(encoding="utf-8"), str(place)) == solution:
+            yield File(path, "written", _facts(solution), content)
+        elif _is_the_same(place, solution):
             yield File(path, "kept", "the same")
         elif force:
-            yield File(path, "replaced", _facts(solution), text.encode())
+            yield File(path, "replaced", _facts(solution), content)
         else:
             raise UsageError(f"{place} exists and differs", do="--force replaces it")
+
+
+def _is_the_same(place: Path, solution: FibSolution) -> bool:
+    try:
+        return parse_solution(place.read_text(encoding="utf-8"), str(place)) == solution
+    except UsageError:  # no solution at all
+        return False
 
 
 def _facts(solution: FibSolution) -> str:
@@ -342,14 +352,14 @@ def _outdated(root: Path, file: File) -> Iterator[str]:
     """Traces that a replaced solution leaves behind: they are found by its name."""
     if file.action != "replaced":
         return
-    name = file.path.stem
-    count = 0
-    for path in sorted((root / "traces").rglob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            if name in line and parse_json(line, str(path)).get("solution") == name:
-                count += 1
+    name = json.dumps(file.path.stem)
+    said = re.compile(rf'"solution"\s*:\s*{re.escape(name)}')
+    count = sum(
+        len(said.findall(path.read_text(encoding="utf-8", errors="replace")))
+        for path in (root / "traces").rglob("*.jsonl")
+    )
     if count:
-        yield f"{count} traces of {name} are of the source that was replaced"
+        yield f"{count} traces of {file.path.stem} are of the source that was replaced"
 
 
 def _json_files(folder: Path) -> Iterator[tuple[Path, Any]]:
