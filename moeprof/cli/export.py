@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from moeprof.fib.schema import FibSolution
 
 DOCUMENT = "moeprof.export/1"
+TRACES_DOCUMENT = "moeprof.export-traces/1"
 ALL = "all"
 # flashinfer-bench's defaults fail every kernel that quantises between the products
 CONTEST_TOLERANCES = ("--atol", "1.0", "--rtol", "0.3", "--required-matched-ratio", "0.9")
@@ -209,3 +210,48 @@ def _show_json(export: Export, solutions: list[FibSolution]) -> None:
             "command": _command(export, solutions),
         },
     )
+
+
+@command.command("traces")
+@click.argument(
+    "records", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path)
+)
+@click.option(
+    "--dataset",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="The dataset that holds the solutions and workloads.",
+)
+@click.option(
+    "--timer",
+    type=click.Choice(["0.1.2", "main"]),
+    help="Whose latency, where the records hold both.",
+)
+@json_option
+def traces(records: tuple[Path, ...], dataset: Path, timer: str | None, as_json: bool) -> None:
+    """Write records as Traces of a FlashInfer-Bench dataset, with their stages beside them.
+
+    RUN is a record or a folder of them, made by moeprof run --parity of a solution and a workload
+    that the dataset holds. Records of the solution 'reference' are no traces: the others' speedup
+    is over them. Nothing is written unless every record can be. The same again changes nothing.
+    Exit codes: 0 ok, 2 usage, or a record that is no evaluation.
+    """
+    from moeprof.cli.report import record_files
+    from moeprof.fib.trace_files import add_traces, write_stages
+    from moeprof.reports.fib_traces import by_path, plan_traces, written_document, written_lines
+    from moeprof.storage.store import load
+
+    runs = {shown_path(path): load(path) for path in record_files(records)}
+    planned = plan_traces(dataset, runs, timer)
+    for one in planned:
+        write_stages(dataset, one.stage_path, one.stages)
+    files = by_path(planned).items()
+    written = [done for path, some in files for done in add_traces(dataset, path, some)]
+    if as_json:
+        document = written_document(planned, written)
+        show_json(TRACES_DOCUMENT, {"dataset": shown_path(dataset), **document})
+    else:
+        for line in written_lines(written):
+            show(line)
+        show(f"{len(written)} trace(s) with their stages in {shown_path(dataset)}")
