@@ -14,8 +14,8 @@ _FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/'\":,;()<>]+/)+")
 def said(error: BaseException) -> str:
     """'ValueError: the message', without folders and control characters, at most 240 characters.
 
-    Of a message of several lines the first and the last that say something: compilers put the
-    place first and the reason last.
+    Of a message of several lines the first; where it ends with a colon (a compiler's place), the
+    last as well, which is the reason.
     """
     if isinstance(error, SystemExit):
         return f"SystemExit (sys.exit({printable(str(error.code), 40)}))"
@@ -24,7 +24,9 @@ def said(error: BaseException) -> str:
     except Exception:  # foreign __str__
         text = ""
     lines = [line.strip() for line in text.splitlines() if re.search(r"\w", line)]
-    kept = lines[:1] if len(lines) < 2 else [lines[0], lines[-1]]
-    message = _FOLDERS.sub("", " ... ".join(kept) if len(lines) > 2 else " ".join(kept))
+    kept = lines[:1]
+    if len(lines) > 1 and lines[0].endswith(":"):
+        kept.append(lines[-1])
+    message = _FOLDERS.sub("", " ".join(kept))
     name = type(error).__name__
     return printable(f"{name}: {message}" if message else name, LONGEST)
