@@ -196,7 +196,9 @@ def _graph(bench: Bench, runs: Sequence[Run]) -> str:
         for cell in bench.every_cell
         if cell.measured is not None and (why := why_no_graph(cell.measured))
     )
-    said = [f"median of {_span(counts)} replays of one CUDA graph, the pass graph"] * bool(counts)
+    said = []
+    if counts:  # none on a CPU
+        said.append(f"median of {_span(counts)} replays of one CUDA graph, the pass graph")
     # the reason goes on with advice: its first clause is enough here
     said += [f"{why.split(';')[0]}" for why in list(whys)[:2]]
     return "; ".join(said)
