@@ -44,11 +44,12 @@ def required(container: Any, key: str, kind: type[Value], where: str) -> Value:
 
 
 def optional(
-    container: Any, key: str, kind: type[Value], default: Value | None, where: str
-) -> Value | None:
-    """The same, or ``default`` where the key is absent or null."""
-    if isinstance(container, dict) and container.get(key) is None:
-        return default
+    container: Any, key: str, kind: type[Value], default: Value, where: str, null: bool = False
+) -> Value:
+    """The same, or ``default`` where the key is absent, or null where ``null`` may stand for it."""
+    if isinstance(container, dict):
+        if key not in container or (null and container[key] is None):
+            return default
     return required(container, key, kind, where)
 
 
@@ -62,7 +63,7 @@ def name_of(container: Any, key: str, where: str) -> str:
 
 def texts(container: Any, key: str, where: str) -> tuple[str, ...]:
     """A list of texts that are not empty; an absent key is an empty list."""
-    found = optional(container, key, list, [], where) or []
+    found = optional(container, key, list, [], where)
     for item in found:
         if not isinstance(item, str) or not item:
             raise UsageError(f"{where} has {json.dumps(item)[:60]} in {key}", "texts")

@@ -98,21 +98,20 @@ def parse_solution(text: str, where: str) -> FibSolution:
             )
             for number, item in enumerate(required(data, "sources", list, where), start=1)
         ),
-        description=optional(data, "description", str, "", where) or "",
+        description=optional(data, "description", str, "", where, null=True),
     )
     check_solution(solution, where)
     return solution
 
 
 def _spec(data: dict[str, Any], where: str) -> BuildSpec:
-    in_place = optional(data, "destination_passing_style", bool, True, where)
     return BuildSpec(
         language=name_of(data, "language", where),
         entry_point=name_of(data, "entry_point", where),
         target_hardware=texts(data, "target_hardware", where),
         dependencies=texts(data, "dependencies", where),
-        destination_passing_style=bool(in_place),
-        binding=optional(data, "binding", str, None, where),
+        destination_passing_style=optional(data, "destination_passing_style", bool, True, where),
+        binding=None if data.get("binding") is None else required(data, "binding", str, where),
     )
 
 
