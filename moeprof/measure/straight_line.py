@@ -18,6 +18,8 @@ from moeprof.contract import Solution
 from moeprof.fib.exported import Scratch
 from moeprof.solutions.catalog import FORWARD_INPUTS
 
+FILLING = (*FORWARD_INPUTS, "output")
+
 
 class Runnable:
     """Called as flashinfer-bench 0.1.2's wrapper is: one call in between, the result looked at."""
@@ -39,7 +41,7 @@ class StraightCall:
 
     def __init__(self, solution: Solution, given: Mapping[str, Any]) -> None:
         function, destination = straight_line(solution, given)
-        names = (*FORWARD_INPUTS, "output") if destination else FORWARD_INPUTS
+        names = FILLING if destination else FORWARD_INPUTS
         self.runnable = Runnable(function)
         self.arguments: tuple[Any, ...] = tuple(given[name] for name in names)
 
@@ -50,28 +52,22 @@ class StraightCall:
 def straight_line(solution: Solution, given: Mapping[str, Any]) -> tuple[Callable[..., Any], bool]:
     """The function of 10 or 11 arguments, and whether the last of them is its destination.
 
-    Runs every stage once to see which of them return what they write.
+    A solution of one function with such parameters is that function. Of several stages it fills a
+    destination, copying what its last stage returns, as an exported one does. Runs every stage once
+    to see which of them return what they write.
     """
+    if len(solution.stages) == 1 and solution.stages[0].reads in (FORWARD_INPUTS, FILLING):
+        only = solution.stages[0]
+        return only.function, only.reads == FILLING
     scratch = Scratch(solution.keeps_buffers)
-    returning = _returning(solution, given, scratch)
-    last = max(i for i, stage in enumerate(solution.stages) if "output" in stage.writes)
-    destination = not returning[last]
-    parameters = (*FORWARD_INPUTS, "output") if destination else FORWARD_INPUTS
-    if _is_one_call(solution, parameters):
-        return solution.stages[0].function, destination
-    source = _source(solution, parameters, returning)
-    own = (*parameters, "seq_len", "buffers")
+    source = _source(solution, _returning(solution, given, scratch))
+    own = (*FILLING, "seq_len", "buffers")
     namespace = {name: value for name, value in given.items() if name not in own}
     namespace["moeprof_scratch"] = scratch
     namespace |= {f"moeprof_stage_{i}": stage.function for i, stage in enumerate(solution.stages)}
     exec(compile(source, f"<{solution.name} in a straight line>", "exec"), namespace)
     function: Callable[..., Any] = namespace["run"]
-    return function, destination
-
-
-def _is_one_call(solution: Solution, parameters: tuple[str, ...]) -> bool:
-    """Whether the solution's only stage is such a function itself."""
-    return len(solution.stages) == 1 and solution.stages[0].reads == parameters
+    return function, True
 
 
 def _returning(solution: Solution, given: Mapping[str, Any], scratch: Scratch) -> list[bool]:
@@ -88,17 +84,17 @@ def _returning(solution: Solution, given: Mapping[str, Any], scratch: Scratch) -
     return found
 
 
-def _source(solution: Solution, parameters: tuple[str, ...], returning: list[bool]) -> str:
+def _source(solution: Solution, returning: list[bool]) -> str:
     read = {name for stage in solution.stages for name in stage.reads}
-    lines = [f"def run({', '.join(parameters)}):"]
+    lines = [f"def run({', '.join(FILLING)}):"]
     if read & {"seq_len", "buffers"}:
         lines.append("    seq_len = hidden_states.shape[0]")
     if "buffers" in read:
         lines.append("    buffers = moeprof_scratch.of(seq_len, hidden_states.device)")
     for position, stage in enumerate(solution.stages):
         call = f"moeprof_stage_{position}({', '.join(stage.reads)})"
-        target = f"{', '.join(stage.writes)} = " if returning[position] else ""
-        lines.append(f"    {target}{call}")
-    if "output" not in parameters:
-        lines.append("    return output")
+        made = ["moeprof_made" if name == "output" else name for name in stage.writes]
+        lines.append(f"    {', '.join(made)} = {call}" if returning[position] else f"    {call}")
+        if returning[position] and "output" in stage.writes:
+            lines.append("    output.copy_(moeprof_made)")
     return "\n".join(lines) + "\n"

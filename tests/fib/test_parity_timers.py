@@ -6,6 +6,7 @@ in a log; every tensor operation enters it too. Equal logs are equal timers.
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import sys
 import types
@@ -272,6 +273,18 @@ def test_a_solution_in_a_straight_line_computes_the_same() -> None:
     assert arguments[-1][0, 0] == 3 + 256 + 10  # nothing kept of the first weights
 
 
+def test_what_the_last_stage_returns_is_copied_as_an_exported_solution_does() -> None:
+    @stage(*STEPS[1:], writes="output")
+    def returning(left: Any, right: Any) -> Any:
+        return left - right
+
+    solution = Solution("returning", (staged().stages[0], returning))
+    tensors = given()
+    call = StraightCall(solution, tensors)
+    assert call(list(call.arguments)) is None and len(call.arguments) == len(INPUTS) + 1
+    assert torch.equal(tensors["output"], torch.full((TOKENS, 4), 3.0 - 256.0))
+
+
 def test_one_function_of_the_definitions_arguments_is_called_itself() -> None:
     def run(*arguments: Any) -> Any:
         return arguments[2] * 2
@@ -299,3 +312,35 @@ def test_scratch_memory_is_that_of_an_exported_solution() -> None:
     call(list(call.arguments))
     assert type(seen[-1]) is type(scratch.of(TOKENS, torch.device("cpu")))
     assert seen[-1] is seen[0] and seen[-1].keep
+
+
+@pytest.mark.parametrize("name", ["triton_v2", "triton_v3"])
+def test_the_straight_line_is_that_of_the_exported_solution(name: str) -> None:
+    """Statement by statement, but for the names of functions, constants and memory."""
+    from moeprof.measure import straight_line as module
+    from moeprof.problem.dataset import Dataset, own_root
+    from moeprof.solutions.catalog import load_solution
+    from moeprof.solutions.composition import exported, returns_values
+
+    definition = Dataset(own_root()).definition("dsv3")
+    text = exported(name, definition, "moeprof", "cpu", True).source("main.py")
+    solution = load_solution(name, "cpu").solution
+    returning = [bool(returns_values(stage.function)) for stage in solution.stages]
+    assert _statements(text) == _statements(module._source(solution, returning))
+    assert len(_statements(text)) == len(solution.stages) + 2
+
+
+def _statements(text: str) -> list[tuple[list[str], list[str]]]:
+    """Of each statement of ``run`` the names it gives and those it is given."""
+    (run,) = (n for n in ast.parse(text).body if isinstance(n, ast.FunctionDef) and n.name == "run")
+    found = []
+    for statement in run.body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        given = [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+        value = statement.value if isinstance(statement, ast.Assign | ast.Expr) else statement
+        if isinstance(value, ast.Constant):  # the docstring
+            continue
+        inside = value.args if isinstance(value, ast.Call) else [value]
+        read = [n.id.lower() for a in inside for n in ast.walk(a) if isinstance(n, ast.Name)]
+        found.append((given, read))
+    return found
