@@ -12,7 +12,6 @@ solution that ends two processes is dropped.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -165,7 +164,7 @@ class _Bench:
                     self.lost(doing, "crashed", str(event), event.last_line)
                 return
             if event is None:
-                self.lost(doing, "timeout", f"it did nothing for {limit:g} s")
+                self.lost(doing, "timeout", f"it did not come to an end within {limit:g} s")
                 return
             if isinstance(event, Fatal):
                 error = MoeprofError(event.message)
@@ -194,7 +193,7 @@ class _Bench:
         elif isinstance(event, Recorded):
             self.recorded.add((event.solution, event.uuid))
         elif isinstance(event, Loading):
-            self.draw(f"loading {os.path.basename(event.asked)}")
+            self.draw(f"loading {Asked(event.asked, True).name}")
         elif isinstance(event, Preparing):
             self.draw("making inputs")
 
@@ -247,9 +246,10 @@ class _Bench:
     def lost(self, doing: Event | None, kind: FailureKind, why: str, printed: str = "") -> None:
         """The process is gone or does not answer: charge whoever had its turn."""
         if isinstance(doing, Loading):
-            self.say_lost(os.path.basename(doing.asked), f"{why} while it was loaded", printed)
+            shown = Asked(doing.asked, True).name
+            self.say_lost(shown, f"{why} while it was loaded", printed)
             if self.folder is not None:
-                raise UsageError(f"{doing.asked} loaded before, but now {why}", do="--resume")
+                raise UsageError(f"{shown} loaded before, but now {why}", do="--resume goes on")
             self.unloadable[doing.asked] = (kind, f"{why} while it was loaded")
             if doing.asked == REFERENCE:
                 raise EnvironmentMissing(f"the reference does not load: {why}; {printed}")

@@ -26,12 +26,17 @@ class Asked:
     solution: str
     by_name: bool
 
+    @property
+    def name(self) -> str:
+        """What it is called until it says so itself."""
+        path = Path(self.solution)
+        return path.stem if path.suffix == ".py" else self.solution
+
     def lost(self, kind: FailureKind, problem: str) -> BenchSolution:
         """The column of what never came to be a solution."""
-        path = Path(self.solution)
         return BenchSolution(
-            name=path.stem if path.suffix == ".py" else self.solution,
-            origin=path.name,
+            name=self.name,
+            origin=Path(self.solution).name,
             kind=kind,
             problem=without_paths(problem),
             asked=self.by_name,

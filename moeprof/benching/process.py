@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from moeprof.benching.messages import Event, Job, Request, from_line, to_line
+from moeprof.benching.messages import Event, Job, Request, Turn, from_line, to_line
 from moeprof.capturing.process import MARK, PR_SET_PDEATHSIG, marked
 from moeprof.checking.trees import here
 from moeprof.errors import EnvironmentMissing
@@ -100,7 +100,10 @@ class Process:
             self._read(0.0 if gone else min(left, 0.2))
             if gone and not self._waiting:
                 return Ended(self._child.returncode, self._last_line())
-        return self._waiting.popleft()
+        event = self._waiting.popleft()
+        if isinstance(event, Turn):
+            self._printed = b""  # what is printed from now on is this solution's
+        return event
 
     def end(self) -> None:
         """End it and all it started, whatever they do.

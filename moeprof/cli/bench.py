@@ -31,6 +31,7 @@ _OF_MEASURING = ("num_tokens", "workload", "all_workloads", "definition", "passe
 
 
 @click.command("bench")
+@click.argument("folders", nargs=-1, metavar="[DIR...]", type=click.Path(path_type=Path))
 @click.option(
     "--solutions",
     metavar="A,B,...",
@@ -56,13 +57,7 @@ _OF_MEASURING = ("num_tokens", "workload", "all_workloads", "definition", "passe
     show_default=True,
     help="How long a solution may take for one pass over one workload.",
 )
-@click.option(
-    "--records",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Measure nothing: the tables of these benches, folders or records; repeatable.",
-)
+@click.option("--records", is_flag=True, help="Measure nothing: the tables of the records DIR...")
 @click.option(
     "-o",
     "--output",
@@ -78,12 +73,13 @@ _OF_MEASURING = ("num_tokens", "workload", "all_workloads", "definition", "passe
 def command(
     context: click.Context,
     /,
+    folders: tuple[Path, ...],
     solutions: str | None,
     name: str | None,
     resume: bool,
     fresh: bool,
     seconds: float,
-    records: tuple[Path, ...],
+    records: bool,
     files: tuple[Path, ...],
     traces: Path,
     as_json: bool,
@@ -98,7 +94,8 @@ def command(
 
     Records lie in DIR/bench/NAME. Whatever ends a bench, finished records are kept, and the same
     command with --resume measures what is missing, if plan, sources and GPU are the same. Asked
-    again without it, everything is measured anew.
+    again without it, everything is measured anew. With --records nothing is measured: DIR... are
+    benches, folders of records (searched in depth) or records.
 
     Exit codes: 0 every cell right, 1 a wrong result, 2 usage or environment, 4 a cell that timed
     out, crashed or failed, or a solution asked for by name that is not available, 130 interrupted.
@@ -106,9 +103,12 @@ def command(
     check_files(files)
     if resume and fresh:
         raise UsageError("--resume and --fresh were given together", do="choose one of them")
+    if records != bool(folders):
+        found = "--records without a DIR" if records else f"{folders[0]} without --records"
+        raise UsageError(found, do="--records DIR... shows records, --solutions A,B measures")
     if records:
         _refuse_measuring(context)
-        _finish(context, *_of_records(records, _split(solutions)), files, as_json)
+        _finish(context, *_of_records(folders, _split(solutions)), files, as_json)
         return
     request = _request(solutions, options)
     folder = _measured(request, traces, name, (resume, fresh), seconds)
@@ -168,10 +168,19 @@ def _measured(
     from moeprof.benching.bench import bench
     from moeprof.cli.asking import ends_as_ctrl_c
     from moeprof.cli.progress import BenchBar
-    from moeprof.storage.benches import create, is_bench, open_folder, taken, to_resume
+    from moeprof.storage.benches import (
+        check_name,
+        create,
+        is_bench,
+        open_folder,
+        taken,
+        to_resume,
+    )
     from moeprof.storage.store import check_writable
 
     resume, fresh = ways
+    if name:
+        check_name(name)
     if resume:
         to_resume(traces, name)  # what cannot be is said before anything is loaded
     elif name and not fresh and is_bench(traces / "bench" / name):

@@ -39,6 +39,7 @@ def _work(descriptor: int) -> None:
 
     def job() -> Job:
         given: Job = from_line(_line())
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a solution that asks would wait for ever
         return given
 
     work(problems, request.solutions, lambda event: _send(descriptor, event), job)
