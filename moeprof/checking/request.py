@@ -15,6 +15,7 @@ from typing import Literal
 
 from moeprof.errors import UsageError
 from moeprof.problem.dataset import Dataset
+from moeprof.problem.routing import RECORDED
 from moeprof.records import Run
 
 DEFAULT_SECONDS = 900.0  # of one process: loading, compiling, the reference, the passes
@@ -112,8 +113,8 @@ def routing_asked(label: str) -> str:
     kind, _, name = label.partition(" ")
     if kind == "synthetic" and name:
         return name
-    if label == "recorded":
-        return label
+    if kind == RECORDED:  # what follows says who made it up
+        return RECORDED
     raise UsageError(
         f"the routing was {label!r}", do="give the same again with --routing file:PATH"
     )

@@ -22,7 +22,7 @@ import numpy as np
 from moeprof.definition import Definition, Workload
 from moeprof.errors import UsageError, nearest
 from moeprof.problem import synthetic_routing
-from moeprof.problem.blobs import read_tensors, round_to_bfloat16
+from moeprof.problem.blobs import read_notes, read_tensors, round_to_bfloat16
 from moeprof.problem.dataset import Dataset, TensorFile
 from moeprof.problem.group_topk import Float32Array, select
 from moeprof.problem.operation import ROUTING_INPUTS
@@ -34,6 +34,8 @@ __all__ = ["Routing", "RoutingSpec", "identify", "make_routing", "parse_spec", "
 KINDS = ("auto", "recorded", "uniform", "zipf", "balanced", "single", "file")
 MAX_SKEW = 10.0
 MAX_ATTEMPTS = 100
+RECORDED = "recorded"
+MAX_NOTE = 80
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,7 +201,15 @@ def _recorded(
             do="choose another --routing, or a dataset that records it",
         )
     logits, bias = (_one_tensor(files[name], name, definition, workload) for name in ROUTING_INPUTS)
-    return Routing("recorded", logits, bias)
+    return Routing(RECORDED + _made_up(files[ROUTING_INPUTS[0]]), logits, bias)
+
+
+def _made_up(file: TensorFile) -> str:
+    """' (synthetic ...)' where moeprof itself wrote the blob, for a dataset that had none."""
+    notes = read_notes(file.path)
+    text = notes.get("routing", "")
+    told = notes.get("made_by", "").startswith("moeprof") and text.isprintable()
+    return f" ({text[:MAX_NOTE]})" if told and text else ""
 
 
 def _from_file(path: Path, definition: Definition, workload: Workload) -> Routing:

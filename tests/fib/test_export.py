@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from moeprof.checking.request import routing_asked
 from moeprof.cli.main import run_command
 from moeprof.fib.schema import parse_solution
 from moeprof.problem.dataset import Dataset
+from moeprof.problem.routing import make_routing, parse_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = "moe_fp8_block_scale_ds_routing_topk8_ng8_kg4_e8_h256_i256"
@@ -172,26 +175,38 @@ def test_the_users_modules_lie_beside_his_own(results):
 
 
 def test_the_routing_is_the_one_that_run_makes(tmp_path):
-    from moeprof.problem.routing import identify, make_routing, parse_spec
-
     export(tmp_path / "ds", "--solution", "reference", "--num-tokens", "56,33", "--seed", "3")
     dataset = Dataset(tmp_path / "ds")
     definition = dataset.definition("dsv3")
     workloads = dataset.workloads(definition)
     assert [workload.seq_len for workload in workloads] == [56, 33]
     for workload in workloads:
-        kinds = [
-            identify(
-                make_routing(parse_spec(kind), definition, workload, 3, dataset=dataset),
-                definition,
-                workload,
-                "harness",
-                3,
-            )
+        recorded, drawn = (
+            make_routing(parse_spec(kind), definition, workload, 3, dataset=dataset)
             for kind in ("recorded", "uniform")
-        ]
-        assert kinds[0].histogram_hash == kinds[1].histogram_hash
-        assert kinds[0].tokens_per_expert == kinds[1].tokens_per_expert
+        )
+        assert np.array_equal(recorded.logits, drawn.logits)
+        assert np.array_equal(recorded.bias, drawn.bias)
+        # nobody recorded it: a report says so
+        assert recorded.label == "recorded (synthetic uniform, seed 3)"
+        assert routing_asked(recorded.label) == "recorded"
+
+
+def test_only_what_moeprof_wrote_is_called_synthetic(tmp_path):
+    """A header is a stranger's text: it neither enters a record nor is it believed."""
+    from moeprof.problem.blobs import routing_blob
+
+    export(tmp_path, "--solution", "reference", "--definition", "tiny")
+    dataset = Dataset(tmp_path)
+    definition = dataset.definition("tiny")
+    workload = dataset.workloads(definition)[1]
+    files = dataset.recorded_routing(workload)
+    routing = make_routing(parse_spec("recorded"), definition, workload, 0, dataset=dataset)
+    for notes in (None, {"routing": "mine", "made_by": "me"}, {"made_by": "moeprof 0.1.0"}):
+        blob = routing_blob(routing.logits, routing.bias, notes)
+        files["routing_logits"].path.write_bytes(blob)
+        again = make_routing(parse_spec("auto"), definition, workload, 0, dataset=dataset)
+        assert again.label == "recorded"
 
 
 def test_all_of_dsv3_loads_and_every_workload_has_its_blob(tmp_path, capsys):
