@@ -83,6 +83,8 @@ class SolutionIdentity:
     stages: tuple[StageInfo, ...]
     keeps_buffers: bool = False
     description: str = ""
+    author: str = ""  # of a TraceSet's solution, and the hash that FlashInfer-Bench gives it
+    fib_hash: str = ""
 
     @property
     def stage_names(self) -> tuple[str, ...]:

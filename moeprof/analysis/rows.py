@@ -40,8 +40,9 @@ def stage_rows(stages: Sequence[StageInfo]) -> tuple[Row, ...]:
         if stage.row:
             continue
         split = _rule_steps(stage)
-        rows.extend(Row(step, stage, (step,), False) for step in split)
-        rest = tuple(step for step in stage.covers if step not in split)
+        rows.extend(Row(label, stage, tuple(label.split("+")), False) for label in split)
+        told = {step for label in split for step in label.split("+")}
+        rest = tuple(step for step in stage.covers if step not in told)
         rows.append(Row(_own_row(stage), stage, rest, not split))
     return tuple(rows)
 
@@ -84,15 +85,19 @@ def _ruled_row(operation: Operation, stage: StageInfo, matched: dict[tuple[str, 
         if steps and re.search(pattern, operation.name):
             count = matched.get((stage.name, index), 0)
             matched[stage.name, index] = count + 1
-            return steps[min(count, len(steps) - 1)]
+            return steps[min(count, len(steps) - 1)] or _own_row(stage)
     return _own_row(stage)
 
 
 def _rule_steps(stage: StageInfo) -> tuple[str, ...]:
-    """The steps that the rules name, in the order the stage covers them, then any others."""
-    named = list(dict.fromkeys(step for _, steps in stage.kernel_rules for step in steps))
+    """The labels that the rules give, in the order the stage covers their steps, then any others.
+
+    A label is a step or several joined by '+'; an empty one is the stage's own row.
+    """
+    labels = dict.fromkeys(label for _, steps in stage.kernel_rules for label in steps)
     position = {step: i for i, step in enumerate(stage.covers)}
-    named.sort(key=lambda step: position.get(step, len(position)))
+    named = [label for label in labels if label]
+    named.sort(key=lambda label: position.get(label.split("+")[0], len(position)))
     return tuple(named)
 
 

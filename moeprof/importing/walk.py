@@ -103,7 +103,7 @@ def match(rules: RuleSet, trace: Trace, placed: Placed) -> Matches:
     choices = tuple(
         tuple(n for n in range(len(rules.rules)) if value >> n & 1) for value in values.tolist()
     )
-    return Matches(code, choices, *_outer_steps(rules, code, choices))
+    return Matches(code, choices, *outer_steps(rules, code, choices))
 
 
 def _numbered(bits: Times) -> tuple[Times, Indices]:
@@ -271,7 +271,7 @@ def _column(values: array[int]) -> Times:
     return np.frombuffer(values, dtype=np.int64) if len(values) else np.empty(0, dtype=np.int64)
 
 
-def _outer_steps(
+def outer_steps(
     rules: RuleSet, code: Indices, choices: Sequence[tuple[int, ...]]
 ) -> tuple[int, int]:
     """The first and last step that landmarks name about as often as the others."""

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from moeprof import __version__
+from moeprof.analysis.named_steps import tell_steps
 from moeprof.contract import Buffers
 from moeprof.definition import Definition, Workload
 from moeprof.errors import (
@@ -338,15 +339,21 @@ class Inputs:
 def as_run(plan: Plan, loaded: LoadedSolution, case: Case, passes: Passes, position: int) -> Run:
     """The record of one finished case of ``loaded``. position: how many came before it."""
     solution = loaded.solution
+    stages = case.stages or tuple(_unmeasured(stage) for stage in solution.stages)
+    notes: tuple[str, ...] = ()
+    if loaded.opaque:
+        stages, notes = tell_steps(stages, case.timelines)
     return Run(
         moeprof=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         solution=SolutionIdentity(
             name=solution.name,
             source_hash=loaded.source_hash,
-            stages=case.stages or tuple(_unmeasured(stage) for stage in solution.stages),
+            stages=stages,
             keeps_buffers=solution.keeps_buffers,
             description=solution.description,
+            author=loaded.author,
+            fib_hash=loaded.fib_hash,
         ),
         workload=WorkloadIdentity(
             definition=plan.definition.name,
@@ -365,7 +372,7 @@ def as_run(plan: Plan, loaded: LoadedSolution, case: Case, passes: Passes, posit
         clocks=tuple(case.clocks),
         calibration=passes.calibration,
         ceilings=passes.ceilings,
-        warnings=tuple(case.warnings),
+        warnings=(*case.warnings, *notes),
         position=position,
     )
 

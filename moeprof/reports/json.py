@@ -51,6 +51,8 @@ def run_document(run: Run, profile: Profile | None = None) -> dict[str, Any]:
             "source_hash": run.solution.source_hash,
             "keeps_buffers": run.solution.keeps_buffers,
             "stand_ins": list(run.solution.stand_ins),
+            "author": run.solution.author,
+            "fib_hash": run.solution.fib_hash,
         },
         "workload": asdict(run.workload),
         "routing": asdict(run.routing),

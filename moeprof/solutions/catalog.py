@@ -17,7 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -118,12 +118,14 @@ def _load_users(path: Path) -> LoadedSolution:
         module = _import_file(path)
     solution = getattr(module, "SOLUTION", None)
     run = getattr(module, "run", None)
+    opaque = False
     if solution is None and callable(run):
+        opaque = True
         solution = Solution(path.stem, (_opaque_stage(run, path),), description="one opaque call")
     if not isinstance(solution, Solution):
         found = "neither SOLUTION nor run" if solution is None else f"a {type(solution).__name__}"
         raise ContractError(f"{path} holds {found}", expected=_TWO_WAYS)
-    return _identified(module, solution, path.name)
+    return replace(_identified(module, solution, path.name), opaque=opaque)
 
 
 def _import_file(path: Path) -> ModuleType:
