@@ -1,4 +1,4 @@
-"""``moeprof export``: moeprof's solutions in the forms that other tools run."""
+"""``moeprof export``: moeprof's solutions and records in the forms of other tools."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from moeprof.cli.options import json_option
-from moeprof.cli.output import show, show_json, shown_path
+from moeprof.cli.output import show, show_json, shown_path, stdout_kept
 from moeprof.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ CONTEST_TOLERANCES = ("--atol", "1.0", "--rtol", "0.3", "--required-matched-rati
 
 @click.group("export")
 def command() -> None:
-    """Write solutions in the forms that other tools run."""
+    """Write solutions in the form that FlashInfer-Bench runs, and records as its traces."""
 
 
 @command.command("fib")
@@ -105,7 +105,8 @@ def fib(
     from moeprof.solutions.composition import exported
 
     device, in_place = choose_device("auto"), style == "destination"
-    solutions = [exported(name, target, author, device, in_place) for name in chosen]
+    with stdout_kept():  # a file of a user's may print while it is loaded
+        solutions = [exported(name, target, author, device, in_place) for name in chosen]
     export = plan(dataset, target, solutions, asked, force)
     export.write()
     _show_json(export, solutions) if as_json else _show(export, solutions)
@@ -113,6 +114,7 @@ def fib(
 
 def _chosen(names: str) -> tuple[str, ...]:
     """The solutions asked for, each once; UsageError for one that does not exist."""
+    from moeprof.fib.find import is_fib
     from moeprof.solutions.catalog import check_exists, solution_names
 
     asked = [name.strip() for name in names.split(",") if name.strip()]
@@ -121,6 +123,8 @@ def _chosen(names: str) -> tuple[str, ...]:
     if not asked:
         raise UsageError("--solution names none", "NAME[,NAME...] or all")
     for name in asked:
+        if is_fib(name):
+            raise UsageError(f"{name} is of a dataset already", "a solution of moeprof, or a file")
         check_exists(name)
     return tuple(dict.fromkeys(asked))
 

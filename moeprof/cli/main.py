@@ -40,7 +40,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("bisect", "Find the first commit in which a stage became slower."),
     ("timeline", "Capture a solution with nsys, ncu or torch; write a record for a trace viewer."),
     ("import", "Read a capture of nsys, PyTorch's profiler or Chrome's format as a record."),
-    ("export", "Write solutions as a dataset that FlashInfer-Bench runs."),
+    ("export", "Write solutions, and records as traces, in FlashInfer-Bench's form."),
     ("verify", "Compare records with another profiler's capture of the same work, by stage."),
     ("report", "Write many records as one page, as Markdown or as JSON."),
     ("calibrate", "Measure this machine's ceilings and what measuring costs on it."),
