@@ -10,11 +10,12 @@ import click
 
 from moeprof.cli.bench_outputs import check_files, deliver, exit_code
 from moeprof.cli.options import (
+    FOLDER,
     dataset_option,
+    default_traces,
     definition_option,
     json_option,
     measuring_options,
-    traces_option,
     trust_option,
 )
 from moeprof.cli.output import shown_path
@@ -67,7 +68,13 @@ _OF_MEASURING = ("num_tokens", "workload", "all_workloads", "definition", "passe
     metavar="FILE",
     help="Also write FILE, over an old one: .md, .html or .json; repeatable.",
 )
-@traces_option
+@click.option(
+    "--traces",
+    type=FOLDER,
+    default=default_traces,
+    metavar="DIR",
+    help="Benches are kept under DIR/bench [default: the checkout's traces].",
+)
 @json_option
 @click.pass_context
 def command(
@@ -92,7 +99,7 @@ def command(
     reference is always one of them: speedups are over it. A solution that hangs, crashes, breaks
     the GPU or is wrong is marked, and the rest goes on without it.
 
-    Records lie in DIR/bench/NAME. Whatever ends a bench, finished records are kept, and the same
+    Records lie in traces/bench/NAME. Whatever ends a bench, finished records are kept, and the same
     command with --resume measures what is missing, if plan, sources and GPU are the same. Asked
     again without it, everything is measured anew. With --records nothing is measured: DIR... are
     benches, folders of records (searched in depth) or records.
