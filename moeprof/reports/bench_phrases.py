@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from moeprof.bench.cells import Bench
+from moeprof.bench.cells import Bench, Cell
 from moeprof.bench.conditions import Conditions, doubts, sm_clocks, stand_ins
 from moeprof.bench.figures import METRICS, Metric, latency_us, samples, why_no_graph
 from moeprof.bench.summary import mean, speedups
@@ -100,12 +100,15 @@ def warnings(bench: Bench, groups: Sequence[Conditions]) -> tuple[str, ...]:
 
 
 def failures(bench: Bench) -> tuple[str, ...]:
-    """A line for each cell that failed."""
+    """A line for each failure; the same one of a solution on many workloads is told once."""
+    found: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in bench.every_cell:
+        if cell.failure is not None:
+            message = " ".join(cell.failure.message.split())
+            found.setdefault((cell.solution, cell.kind, message), []).append(cell)
     return tuple(
-        f"{cell.solution} at T = {cell.workload.seq_len:,} ({cell.workload.name}): {cell.kind}: "
-        f"{' '.join(cell.failure.message.split())}"
-        for cell in bench.every_cell
-        if cell.failure is not None
+        f"{solution} at T = {_where(cells)}: {kind}: {message}"
+        for (solution, kind, message), cells in found.items()
     )
 
 
@@ -113,12 +116,19 @@ def missing(bench: Bench) -> tuple[str, ...]:
     """A line for each solution with cells that nobody measured."""
     found = []
     for name in bench.solutions:
-        lost = [f"{c.workload.seq_len:,}" for c in bench.column(name) if c.kind == "missing"]
+        lost = [cell for cell in bench.column(name) if cell.kind == "missing"]
         if lost:
-            shown = ", ".join(lost[:MOST_LISTED])
-            rest = f" and {len(lost) - MOST_LISTED} more" if len(lost) > MOST_LISTED else ""
-            found.append(f"{name} was not measured at T = {shown}{rest}")
+            found.append(f"{name} was not measured at T = {_where(lost)}")
     return tuple(found)
+
+
+def _where(cells: Sequence[Cell]) -> str:
+    """The workloads of some cells, as far as a line holds them."""
+    if len(cells) == 1:
+        return f"{cells[0].workload.seq_len:,} ({cells[0].workload.name})"
+    shown = ", ".join(f"{cell.workload.seq_len:,}" for cell in cells[:MOST_LISTED])
+    rest = f" and {len(cells) - MOST_LISTED} more" if len(cells) > MOST_LISTED else ""
+    return f"{shown}{rest} ({len(cells)} workloads)"
 
 
 def _machine(runs: Sequence[Run]) -> str:

@@ -73,11 +73,11 @@ def _explained(bench: Bench) -> list[RenderableType]:
 
 
 def _failures(bench: Bench) -> list[RenderableType]:
-    failed = phrases.failures(bench)
     parts: list[RenderableType] = []
-    if failed:
-        parts.append(Text(f"\nFailed: {len(failed)} of {len(bench.every_cell)} cells", "bold red"))
-        parts += [Text(f"  {sentence}", style="red") for sentence in failed]
+    if bench.failures:
+        counted = f"{len(bench.failures)} of {len(bench.every_cell)} cells"
+        parts.append(Text(f"\nFailed: {counted}", "bold red"))
+        parts += [Text(f"  {sentence}", style="red") for sentence in phrases.failures(bench)]
     parts += [_warning(sentence) for sentence in phrases.missing(bench)]
     return parts
 
