@@ -80,7 +80,7 @@ def _composition(loaded: LoadedSolution, module: tuple[str, ...]) -> Composition
     return Composition(
         name=solution.name,
         module=module,
-        symbol="run" if _is_opaque(solution) else SOLUTION,
+        symbol="run" if loaded.opaque else SOLUTION,
         calls=tuple(
             Call(stage.name, stage.reads, stage.writes, returns_values(stage.function))
             for stage in solution.stages
@@ -92,11 +92,6 @@ def _composition(loaded: LoadedSolution, module: tuple[str, ...]) -> Composition
             f"Exported by moeprof {__version__}, source {loaded.source_hash[:HASH_DIGITS]}.",
         ),
     )
-
-
-def _is_opaque(solution: Solution) -> bool:
-    """Whether the catalog made it of a file's function ``run``."""
-    return solution.description == "one opaque call" and len(solution.stages) == 1
 
 
 def _files(
@@ -111,7 +106,7 @@ def _files(
         module,
     )
     stages = loaded.solution.stages
-    if not _is_opaque(loaded.solution) or any(BUFFERS in stage.reads for stage in stages):
+    if not loaded.opaque or any(BUFFERS in stage.reads for stage in stages):
         yield carried_file(EXPORTED), (CARRIED[EXPORTED],)
 
 

@@ -179,6 +179,7 @@ def test_what_flashinfer_bench_will_stumble_over_is_named(foreign, capsys):
         ({"solution": "reference,triton_v9"}, ("triton_v9",)),
         ({"solution": ","}, ("names none",)),
         ({"solution": "./none.py"}, ("none.py",)),
+        ({"solution": "fib:theirs"}, ("fib:theirs", "a dataset already")),
         ({"definition": "dsv4"}, ("dsv4", "dsv3")),
     ],
 )
@@ -310,7 +311,43 @@ def test_a_users_file_that_cannot_be_exported(tmp_path, capsys, text, parts):
     refused(capsys, None, tmp_path / "ds", code, *parts)
 
 
+@pytest.mark.parametrize("written", range(8))
+def test_an_interruption_leaves_whole_files_and_can_be_made_up_for(root, tmp_path, written):
+    """Whatever is there can be loaded, and the same command again completes it."""
+    from flashinfer_bench.data import TraceSet
+
+    from moeprof.fib import dataset_files
+
+    real, count = dataset_files.write_atomically, 0
+
+    def interrupted(*arguments, **options):
+        nonlocal count
+        if count == written:
+            raise KeyboardInterrupt
+        count += 1
+        real(*arguments, **options)
+
+    other = tmp_path / "other"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(dataset_files, "write_atomically", interrupted)
+        assert export(other) == 130
+    before = tree(other) if other.exists() else {}
+    assert len(before) == written
+    assert before.items() <= tree(root).items()
+    TraceSet.from_path(str(other))
+    assert export(other) == 0
+    assert tree(other) == tree(root)
+
+
 # --- what is printed and written ---
+
+
+def test_what_a_file_prints_is_no_report(tmp_path, capfd):
+    (tmp_path / "mine.py").write_text("print('hello')\n" + RUN)
+    assert export(tmp_path / "ds", "--json", solution=tmp_path / "mine.py") == 0
+    captured = capfd.readouterr()
+    assert json.loads(captured.out)["solutions"][0]["name"] == "mine"
+    assert "hello" in captured.err
 
 
 def test_the_command_that_is_printed_is_one_of_flashinfer_benchs(root, capsys, monkeypatch):
