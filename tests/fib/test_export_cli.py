@@ -339,6 +339,20 @@ def test_an_interruption_leaves_whole_files_and_can_be_made_up_for(root, tmp_pat
     assert tree(other) == tree(root)
 
 
+def test_a_file_made_while_the_export_was_planned_is_not_written_over(tmp_path):
+    from moeprof.errors import UsageError
+    from moeprof.fib.dataset_files import Asked, choose_definition, plan
+
+    definition = choose_definition(tmp_path / "ds", "tiny")
+    planned = plan(tmp_path / "ds", definition, [], Asked(None, 0), force=True)
+    path = tmp_path / "ds" / "workloads" / "moe" / f"{TINY}.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text("theirs")
+    with pytest.raises(UsageError, match="was made meanwhile"):
+        planned.write()
+    assert path.read_text() == "theirs"
+
+
 # --- what is printed and written ---
 
 
