@@ -52,7 +52,7 @@ def bench_page(bench: Bench) -> str:
         legend=html.escape(legend(bench)),
         note=html.escape(phrases.ACCOUNT_NOTE),
         version=html.escape(__version__),
-        newest=html.escape(max(runs, default="no moment at all")),
+        moment=html.escape(f" from records up to {max(runs)}" if runs else ""),
         style=(Path(report.__file__).parent / "page.css").read_text(encoding="utf-8"),
         script=(HERE / "page.js").read_text(encoding="utf-8"),
         data=report.packed(_content(bench, found)),

@@ -37,9 +37,10 @@ class GridTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         parts, how = cut(self.grid, options.max_width)
-        for number, part in enumerate(parts):
-            last = number == len(parts) - 1
-            yield _table(part, how, part.caption if last else "")
+        for part in parts:
+            yield _table(part, how)
+        if self.grid.caption:
+            yield Text(self.grid.caption, style="dim")
 
 
 def cut(grid: MarkedGrid, width: int) -> tuple[tuple[MarkedGrid, ...], Fit]:
@@ -82,13 +83,11 @@ def shown(mark: Mark) -> str:
     return mark.text + SIGNS.get(mark.stress, "")
 
 
-def _table(grid: MarkedGrid, how: Fit, caption: str) -> Table:
+def _table(grid: MarkedGrid, how: Fit) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, how.padding, 0, 0),
-        caption=Text(caption, style="dim") if caption else None,
-        caption_justify="left",
     )
     for position, text in enumerate(grid.headings):
         table.add_column(
