@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from moeprof.analysis.parity import event_book, event_books, parity_latencies, parity_latency
 from moeprof.analysis.profiles import IterationProfile, StageProfile
@@ -24,8 +25,12 @@ from moeprof.records import (
     Run,
     Sample,
 )
+from moeprof.reports.html import page
 from moeprof.reports.json import run_document
+from moeprof.reports.markdown import report_markdown
 from moeprof.reports.parity import parity_doubts, parity_grids
+from moeprof.reports.survey.build import build
+from moeprof.reports.text import render_run
 from moeprof.storage import store
 from moeprof.timelines import Iteration, Operation, TimelinePass
 from tests import builders
@@ -168,6 +173,20 @@ def test_an_operation_that_the_api_pass_has_not_is_in_no_stage_and_said() -> Non
     assert "1 operation(s) of an iteration are not those of the api pass" in latency.notes[0]
 
 
+def test_where_launches_of_a_name_differ_in_number_none_is_guessed() -> None:
+    """Three of one name against two in the api pass: which of them are those two?"""
+    script = (("gemm1", (Launch("k", 5_000),)), ("gemm2", (Launch("k", 9_000),)))
+    three = tuple(replace(OPERATIONS[0], name="k") for _ in range(3))
+    times = {"start_ns": (14_500, 21_000, 31_000), "end_ns": (20_000, 30_000, 32_000)}
+    more = replace(BY_HAND, **times, launch_begin_ns=(), launch_end_ns=())
+    run = parity_run(operations=three, observed=(more, more))
+    run = replace(run, timelines=(*builders.make_run(script).timelines, *run.timelines[2:]))
+    latency = parity_latency(run, "0.1.2")
+    assert latency is not None and latency.residual_ns == 0
+    assert row(latency.rows, "unattributed").operations == 3
+    assert row(latency.rows, "gemm1").operations == row(latency.rows, "gemm2").operations == 0
+
+
 def test_what_main_would_refuse_is_said() -> None:
     other = (OPERATIONS[0], replace(OPERATIONS[1], name="c"))
     run = parity_run(spans=(shifted(0), shifted(0)))
@@ -297,5 +316,15 @@ def test_every_report_shows_the_parts() -> None:
     assert events_document["added_by_observing_us"] == 1.5
     parts = sum(part["time_us"] for part in events_document["parts"])
     assert parts - events_document["added_by_observing_us"] == pytest.approx(22.5)
+    data = build([run])
+    assert second.title in report_markdown(data).replace("\\", "")
+    (entry,) = data.workloads[0].entries
+    shown = page._entry(entry, {name: "blue" for name in ("gemm1", "gemm2", "other")})["parity"]
+    assert [grid["title"] for grid in shown] == [first.title, second.title]
+    console = Console(width=160)
+    with console.capture() as captured:
+        console.print(render_run(run))
+    text = " ".join(captured.get().split())
+    assert "less what CUPTI added -1.5" in text and "flashinfer-bench main's latency" in text
     passes = run_document(run)["passes"]["fib_observed"]
     assert passes["span_us"] == 24.0 and passes["operation_sets"] == 1
