@@ -1,4 +1,8 @@
-"""``moeprof import``: another profiler's capture as a record like any other."""
+"""``moeprof import``: another profiler's capture as a record like any other.
+
+``moeprof import fib DIR`` shows what a FlashInfer-Bench TraceSet holds, whose solutions
+``moeprof run --solution fib:NAME`` measures; nothing is copied.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ FILE = click.Path(path_type=Path)
 
 
 @click.command("import")
-@click.argument("capture", metavar="FILE", type=FILE)
+@click.argument("captures", metavar="FILE | fib DIR", nargs=-1, required=True, type=FILE)
 @click.option("--name", metavar="NAME", help="What is computed [default: the file's name].")
 @click.option(
     "--variant", metavar="NAME", help="Which way, where captures share a name [default: NAME]."
@@ -58,7 +62,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--force", is_flag=True, help="Write over FILE if it exists.")
 @json_option
 def command(
-    capture: Path,
+    captures: tuple[Path, ...],
     name: str | None,
     variant: str | None,
     num_tokens: int | None,
@@ -81,8 +85,16 @@ def command(
     FILE is a .nsys-rep (nsys must be installed), nsys's SQLite or Parquet export, or a trace of
     PyTorch's profiler or of Chrome's format (.json, .json.gz). Stages come from ranges where there
     are any, else from rules on kernel names; PATTERN is a regular expression, searched in the text
-    of a range. Exit codes: 0 ok, 2 usage or a file that cannot be read.
+    of a range. fib DIR shows what the FlashInfer-Bench TraceSet at DIR holds: nothing is imported
+    or run, and it takes --json only. Exit codes: 0 ok, 2 usage or a file that cannot be read.
     """
+    folder = _trace_set(captures)
+    if folder is not None:
+        _show_trace_set(folder, as_json)
+        return
+    if len(captures) > 1:
+        raise UsageError(f"{len(captures)} arguments", "one FILE, or fib DIR")
+    (capture,) = captures
     from moeprof.importing.record import ImportOptions, record_of
     from moeprof.importing.rules import compiled, load_rules
     from moeprof.storage.store import load
@@ -109,6 +121,30 @@ def command(
     run = record_of(trace, options, known)
     path = _save(run, traces, output, force)
     _show(run, path, as_json)
+
+
+def _trace_set(arguments: tuple[Path, ...]) -> Path | None:
+    """The folder of a TraceSet, said so or laid out as one."""
+    from moeprof.fib.contents import is_trace_set
+
+    if len(arguments) == 2 and str(arguments[0]) == "fib":
+        return arguments[1]
+    (only,) = arguments if len(arguments) == 1 else (Path(""),)
+    return only if len(arguments) == 1 and is_trace_set(only) else None
+
+
+def _show_trace_set(folder: Path, as_json: bool) -> None:
+    from moeprof.fib.contents import read_contents
+
+    contents = read_contents(folder)
+    if as_json:
+        from moeprof.reports.trace_set import DOCUMENT, contents_document
+
+        show_json(DOCUMENT, contents_document(contents))
+        return
+    from moeprof.reports.trace_set import render_contents
+
+    show(render_contents(contents, shown_path(folder)))
 
 
 def trace_in(capture: Path, nsys: Path | None) -> Trace:

@@ -96,7 +96,7 @@ class Dataset:
             return ()
         lines = enumerate(_read_text(path).splitlines(), start=1)
         found = tuple(
-            _workload(_parse(line, f"{path}:{number}"), definition, f"{path}:{number}")
+            parse_workload(line, definition, f"{path}:{number}")
             for number, line in lines
             if line.strip()
         )
@@ -164,6 +164,11 @@ class Dataset:
                 if definition.alias == alias:
                     return definition.name
         return None
+
+
+def parse_workload(line: str, definition: Definition, where: str) -> Workload:
+    """The workload in one line of a file, called ``where`` in errors; UsageError if it is none."""
+    return _workload(_parse(line, where), definition, where)
 
 
 def check_num_tokens(num_tokens: int) -> None:
