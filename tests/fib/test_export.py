@@ -110,7 +110,7 @@ def results(
     folder = tmp_path_factory.mktemp("fib")
     root = folder / "dataset"
     shared = ("--definition", "tiny")
-    names = f"triton_v2,triton_v3,cutedsl_v3,{users_files / 'composed.py'}"
+    names = f"triton_v2,triton_v3,cutedsl_v3_2,{users_files / 'composed.py'}"
     assert export(root, "--solution", names, *shared) == 0
     names = f"reference,sglang_v1,flashinfer_moe,{users_files / 'opaque-forward.py'}"
     assert export(root, "--solution", names, *shared, "--style", "value", "--author", "b") == 0
@@ -122,7 +122,7 @@ EXACT = ("reference", "opaque-forward")
 STYLES = {
     "triton_v2": (True, "triton"),
     "triton_v3": (True, "triton"),
-    "cutedsl_v3": (True, "triton"),
+    "cutedsl_v3_2": (True, "triton"),
     "composed": (True, "triton"),
     "reference": (False, "python"),
     "sglang_v1": (False, "python"),
