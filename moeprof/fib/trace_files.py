@@ -87,7 +87,7 @@ def stage_path(run: Run) -> PurePosixPath:
 def write_stages(root: Path, path: PurePosixPath, document: dict[str, Any]) -> None:
     """One file of stage data, whole."""
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(root / path, text.encode())
+    write_atomically(root / path, text.encode(), option="--dataset")
 
 
 def check_traces(root: Path, path: PurePosixPath, traces: Sequence[Trace]) -> None:
@@ -105,7 +105,7 @@ def add_traces(root: Path, path: PurePosixPath, traces: Sequence[Trace]) -> list
     with locked(file.parent, LOCK_SECONDS):
         text, found = _with_traces(file, path, traces)
         if any(one.action != "kept" for one in found):
-            write_atomically(file, text.encode())
+            write_atomically(file, text.encode(), option="--dataset")
     return found
 
 

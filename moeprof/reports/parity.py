@@ -40,7 +40,8 @@ def parity_tables(run: Run) -> tuple[RenderableType, ...]:
     """The same in a terminal, each under its title, with what must be known about it."""
     found: list[RenderableType] = []
     for latency in parity_latencies(run):
-        found.append(Text(f"\n{title(latency)}", style="bold"))
+        found.append(Text(f"\n{headline(latency)}", style="bold"))
+        found.append(Text(method(latency), style="dim"))
         if latency.rows:
             grid = _grid(latency)
             found.append(FittedTable(_columns(grid)))
@@ -58,20 +59,31 @@ def parity_documents(run: Run) -> list[dict[str, Any]]:
     return [_document(latency) for latency in parity_latencies(run)]
 
 
-def title(latency: ParityLatency) -> str:
-    """The figure, whose it is and how it was made."""
+def headline(latency: ParityLatency) -> str:
+    """The figure and whose it is."""
+    return f"flashinfer-bench {latency.timer}'s latency, reproduced: {us(latency.latency_ns)} us"
+
+
+def method(latency: ParityLatency) -> str:
+    """How the figure was made."""
     sizes = latency.settings
     trials = ", ".join(us(trial) for trial in latency.trials_ns)
     return (
-        f"flashinfer-bench {latency.timer}'s latency, reproduced: {us(latency.latency_ns)} us "
-        f"({TIMERS[latency.timer]} of {sizes.iterations} iterations after {sizes.warmup} warm-ups, "
-        f"mean of {sizes.trials} trials: {trials}; one set of weights for all trials)"
+        f"{TIMERS[latency.timer]} of {sizes.iterations} iterations after {sizes.warmup} warm-ups, "
+        f"mean of {sizes.trials} trials ({trials}); one set of weights for all trials"
     )
+
+
+def _title(latency: ParityLatency) -> str:
+    split = latency.unavailable or "not split"
+    if latency.rows:
+        split = f"us, means of {latency.decomposed} iterations"
+    return f"{headline(latency)}. {method(latency)}; {split}"
 
 
 def _grid(latency: ParityLatency) -> Grid:
     if not latency.rows:
-        return Grid(f"{title(latency)}: {latency.unavailable or 'not split'}", ("part", "us"), ())
+        return Grid(_title(latency), ("part", "us"), ())
     fields = [
         (heading, field)
         for heading, field in zip(_HEADINGS[1:], _FIELDS, strict=True)
@@ -89,8 +101,7 @@ def _grid(latency: ParityLatency) -> Grid:
     launched = count(sum(row.operations for row in latency.rows))
     rows.append(("latency", *totals, us(whole), percent(whole, whole), launched))
     headings = ("part", *(heading for heading, _ in fields), "sum", "of latency", "operations")
-    return Grid(f"{title(latency)}; us, means of {latency.decomposed} iterations", headings,
-                tuple(rows))  # fmt: skip
+    return Grid(_title(latency), headings, tuple(rows))
 
 
 def _row(row: StageProfile, fields: list[str], latency: ParityLatency) -> tuple[str, ...]:

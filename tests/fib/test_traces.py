@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -498,3 +499,19 @@ def test_lines_between_are_looked_at(dataset: Path, record: Record) -> None:
     (kept,) = add_traces(dataset, target.path, [trace])
     assert (added.action, kept.action) == ("added", "kept")
     assert len(parse_lines((dataset / target.path).read_text(), "x")) == 1
+
+
+def test_writers_at_the_same_time_lose_no_line(dataset: Path, record: Record) -> None:
+    run = record()
+    target = find_target(dataset, run, "r")
+    one = as_trace(run, "r", target.workload, "main", None, "x")
+    traces = [
+        replace(one, evaluation=replace(one.evaluation, timestamp=f"2026-03-{day:02}"))
+        for day in range(1, 25)
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda trace: add_traces(dataset, target.path, [trace]), traces))
+    text = (dataset / target.path).read_text()
+    assert {line["evaluation"]["timestamp"] for line in parse_lines(text, "x")} == {
+        trace.evaluation.timestamp for trace in traces
+    }
