@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from moeprof.definition import Workload
-from moeprof.errors import UsageError
+from moeprof.errors import ResourceExhausted, UsageError
 from moeprof.fib.evaluations import record_id, solution_name
 from moeprof.fib.find import find_solution
 from moeprof.fib.layout import check_segment, workloads_path
@@ -74,6 +74,7 @@ def find_target(root: Path, run: Run, where: str) -> Target:
     solution = find_solution(solution_name(run), root).solution
     check_segment(solution.author, f"the author of {solution.name}")
     check_segment(solution.name, "the solution")
+    check_segment(workload.uuid, "the workload")
     _require_same(run, where, solution, workload, root)
     return Target(solution, _line_of(root, definition.name, workload.uuid))
 
@@ -101,7 +102,12 @@ def add_traces(root: Path, path: PurePosixPath, traces: Sequence[Trace]) -> list
     UsageError where the file cannot be read, or holds latencies of moeprof's by another timer.
     """
     file = root / path
-    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceExhausted(
+            f"{file.parent} cannot be made: {error.strerror}", do="choose another --dataset"
+        ) from None
     with locked(file.parent, LOCK_SECONDS):
         text, found = _with_traces(file, path, traces)
         if any(one.action != "kept" for one in found):

@@ -24,6 +24,7 @@ from moeprof.fib.evaluations import (
     record_id,
     require_evaluation,
 )
+from moeprof.fib.schema import parse_solution
 from moeprof.fib.trace_files import add_traces, find_target, stage_path
 from moeprof.fib.traces import (
     STATUSES,
@@ -35,6 +36,7 @@ from moeprof.fib.traces import (
     trace_document,
     trace_line,
 )
+from moeprof.fib.unpack import source_hash
 from moeprof.problem.dataset import Dataset
 from moeprof.problem.routing import identify, make_routing, parse_spec
 from moeprof.records import Correctness, ParitySettings, PassResult, Run, Sample
@@ -42,6 +44,7 @@ from moeprof.reports.stage_sidecar import DOCUMENT
 from moeprof.storage import store
 from moeprof.timelines import Iteration, Operation, TimelinePass
 from tests import builders
+from tests.fib import tracesets
 from tests.privacy import private_words
 
 fib = pytest.importorskip("flashinfer_bench.data")
@@ -407,6 +410,33 @@ def test_a_traces_file_that_is_none_is_refused_and_kept(
         path.write_bytes(text.encode("latin-1"))
         said = refused(capsys, dataset, saved(tmp_path, record()), "--timer", "main")
         assert words in said
+
+
+def test_a_traces_folder_that_is_a_file_is_named(
+    dataset: Path, record: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (dataset / "traces").write_text("")
+    said = refused(capsys, dataset, saved(tmp_path, record()), "--timer", "main")
+    assert "Not a directory" in said
+
+
+def test_a_solution_of_the_dataset_that_moeprof_ran_is_known_by_its_source(
+    record: Record, tmp_path: Path
+) -> None:
+    root = tracesets.make(tmp_path / "theirs")
+    file = tracesets.put(root, tracesets.solution("theirs"))
+    theirs = parse_solution(file.read_text(), "theirs")
+    run = record(solution="triton_v2")
+    own = replace(run.solution, name="fib:theirs", source_hash=source_hash(theirs))
+    target = find_target(root, replace(run, solution=own), "r")
+    assert target.solution == theirs
+    assert str(target.path) == f"traces/somebody/moe/{TINY}.jsonl"
+    assert str(stage_path(replace(run, solution=own))).startswith(
+        f"moeprof/stages/{TINY}/theirs/{run.workload.uuid}-"
+    )
+    edited = replace(own, source_hash="0" * 64)
+    with pytest.raises(UsageError, match="other source than theirs"):
+        find_target(root, replace(run, solution=edited), "r")
 
 
 # ---------------------------------------------------------------- verdicts
