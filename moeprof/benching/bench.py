@@ -34,6 +34,7 @@ from moeprof.benching.messages import (
     Turn,
 )
 from moeprof.benching.process import Ended, Process
+from moeprof.benching.words import place
 from moeprof.checking.rounds import device_alone
 from moeprof.errors import EnvironmentMissing, MoeprofError, UsageError
 from moeprof.storage.benches import (
@@ -184,7 +185,8 @@ class _Bench:
     def note(self, event: Event) -> None:
         """What an event adds to the books, and to what is drawn."""
         if isinstance(event, Turn):
-            self.turns[event.solution, event.uuid] += event.turn != "rest"
+            passes = self.folder.plan.settings.passes if self.folder is not None else ()
+            self.turns[event.solution, event.uuid] += event.turn in passes
             self.draw(f"{event.turn} {event.solution} T={event.seq_len:,}")
         elif isinstance(event, Failed):
             self.fail(event.failure)
@@ -254,7 +256,7 @@ class _Bench:
             if doing.asked == REFERENCE:
                 raise EnvironmentMissing(f"the reference does not load: {why}; {printed}")
         elif isinstance(doing, Turn):
-            told = f"{why} in pass {doing.turn}"
+            told = f"{why} {place(doing.turn)}"
             failure = Failure(doing.solution, doing.uuid, doing.seq_len, kind, told)
             self.say_lost(f"{doing.solution} T={doing.seq_len}", told, printed)
             self.fail(failure)

@@ -31,21 +31,22 @@ from moeprof.benching.messages import (
     Recorded,
     Turn,
 )
-from moeprof.benching.words import without_paths
+from moeprof.benching.words import place, without_paths
 from moeprof.definition import Definition, Workload
 from moeprof.errors import EnvironmentMissing, MoeprofError, UsageError, is_out_of_memory
 from moeprof.machine.environment import describe
 from moeprof.measure.execute import (
     Execution,
-    Plan,
     out_of_memory_named,
     refuse_missing_cupti,
     refuse_stand_ins,
 )
+from moeprof.measure.plan import Plan
 from moeprof.problem.dataset import Dataset
 from moeprof.problem.routing import parse_spec
 from moeprof.records import Run, Settings
 from moeprof.solutions.catalog import LoadedSolution, load_solution
+from moeprof.solutions.raised import said
 from moeprof.storage.benches import BenchPlan, BenchSolution, BenchWorkload
 from moeprof.storage.store import save
 
@@ -177,13 +178,10 @@ class _Watch:
         self._send(Failed(Failure(solution, workload.uuid, workload.seq_len, "error", told), False))
 
     def _told(self, error: BaseException) -> str:
-        first = without_paths((str(error).splitlines() or [""])[0])
-        where = f"in pass {self._turn}"
-        if is_out_of_memory(error) or isinstance(error, MemoryError):
-            return f"out of memory {where}: {first}".rstrip(": ")
         if isinstance(error, MoeprofError):
-            return first
-        return f"it raised {type(error).__name__} {where}: {first}".rstrip(": ")
+            return without_paths(str(error))
+        what = "ran out of memory" if is_out_of_memory(error) else "raised"
+        return f"{place(self._turn)} it {what}: {said(error)}"
 
     def _fault(self) -> str:
         """What the GPU says if an earlier kernel broke it; '' while it works."""
@@ -197,7 +195,7 @@ class _Watch:
         return ""
 
     def _faulted(self, solution: str, workload: Workload, fault: str) -> NoReturn:
-        told = f"it made the GPU fault in pass {self._turn}: {without_paths(fault)}"
+        told = f"it made the GPU fault {place(self._turn)}: {without_paths(fault)}"
         failure = Failure(solution, workload.uuid, workload.seq_len, "crashed", told)
         self._send(Failed(failure, True))
         sys.stdout.flush()

@@ -48,8 +48,10 @@ def main(folder: Path) -> int:
 
 def capture(job: Job, folder: Path) -> Answer:
     """Run the forwards under whatever profiler is attached; leave the skeleton in ``folder``."""
-    from moeprof.measure.execute import Inputs, as_run, refuse_stand_ins
+    from moeprof.measure.execute import refuse_stand_ins
     from moeprof.measure.passes import Passes
+    from moeprof.measure.plan import Inputs
+    from moeprof.measure.record import as_run
     from moeprof.measure.workbench import try_out
     from moeprof.solutions.catalog import load_solution
     from moeprof.storage.atomic import write_atomically
@@ -83,7 +85,7 @@ def capture(job: Job, folder: Path) -> Answer:
 
 
 def _plan(job: Job) -> Any:
-    from moeprof.measure.execute import Plan
+    from moeprof.measure.plan import Plan
     from moeprof.problem.dataset import Dataset
     from moeprof.solutions.catalog import load_solution
 

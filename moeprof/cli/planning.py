@@ -29,7 +29,7 @@ from moeprof.problem.dataset import Dataset, dataset_root, own_root
 from moeprof.records import ParitySettings, Settings
 
 if TYPE_CHECKING:
-    from moeprof.measure.execute import Plan
+    from moeprof.measure.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def make_plan(options: RunOptions, before_loading: Callable[[], None] = lambda: 
     """
     chosen = make_choices(options)  # before torch is imported
 
-    from moeprof.measure.execute import Plan
+    from moeprof.measure.plan import Plan
     from moeprof.solutions.catalog import load_solution
 
     before_loading()

@@ -30,15 +30,14 @@ from moeprof.interventions.interventions import Intervention, Kind, plan_interve
 from moeprof.interventions.predictions import Evidence, predict_change
 from moeprof.interventions.verdicts import Explanation, Measurement, judge
 from moeprof.measure.execute import (
-    Inputs,
-    Plan,
     Progress,
-    as_run,
     out_of_memory_named,
     refuse_missing_cupti,
     refuse_stand_ins,
 )
 from moeprof.measure.passes import Passes
+from moeprof.measure.plan import Inputs, Plan
+from moeprof.measure.record import as_run
 from moeprof.measure.workbench import Case, try_out
 from moeprof.records import CPU_PASSES, PASSES, Run, Sample
 from moeprof.solutions.catalog import LoadedSolution, load_solution

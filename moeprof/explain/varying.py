@@ -10,8 +10,10 @@ from moeprof.analysis.attribution import profile as profile_of
 from moeprof.contract import Buffers, Solution
 from moeprof.errors import MoeprofError
 from moeprof.interventions.sensitivity import SensitivityRow, Variation, variations
-from moeprof.measure.execute import Inputs, Plan, Progress, as_run
+from moeprof.measure.execute import Progress
 from moeprof.measure.passes import CUPTI_PASSES, Passes
+from moeprof.measure.plan import Inputs, Plan
+from moeprof.measure.record import as_run
 from moeprof.measure.workbench import Case, try_out
 from moeprof.records import RoutingIdentity
 from moeprof.solutions.catalog import LoadedSolution

@@ -11,14 +11,11 @@ import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
-from moeprof import __version__
-from moeprof.analysis.named_steps import tell_steps
 from moeprof.contract import Buffers
-from moeprof.definition import Definition, Workload
+from moeprof.definition import Workload
 from moeprof.errors import (
     ContractError,
     EnvironmentMissing,
@@ -27,23 +24,13 @@ from moeprof.errors import (
     WrongResult,
     is_out_of_memory,
 )
-from moeprof.machine.environment import describe
 from moeprof.measure import parity
-from moeprof.measure.inputs import changed_inputs, fingerprints, make_activations, make_weights
 from moeprof.measure.passes import CUPTI_PASSES, Passes
+from moeprof.measure.plan import Inputs, Plan
+from moeprof.measure.record import as_run
 from moeprof.measure.turns import in_turn
 from moeprof.measure.workbench import Case, Problem, Reference, still_right, try_out
-from moeprof.problem.dataset import Dataset
-from moeprof.problem.routing import Routing, identify, make_routing, parse_spec
-from moeprof.records import (
-    PARITY_PASSES,
-    PASSES,
-    Run,
-    Settings,
-    SolutionIdentity,
-    StageInfo,
-    WorkloadIdentity,
-)
+from moeprof.records import PARITY_PASSES, PASSES, Run
 from moeprof.solutions.catalog import LoadedSolution, load_solution
 from moeprof.solutions.raised import said
 
@@ -56,26 +43,11 @@ class Progress(Protocol):
     def finish(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to run."""
-
-    loaded: LoadedSolution
-    definition: Definition
-    workloads: tuple[Workload, ...]
-    dataset: Dataset
-    settings: Settings
-    routing: str
-    weights: str
-    device: str  # 'cuda' or 'cpu'
-    allow_no_local_work: bool = False
-
-
 class Watch(Protocol):
     """Told of every turn before it begins, and of what ended one."""
 
     def begin(self, turn: str, solution: str, workload: Workload) -> None:
-        """turn: a pass, or 'rest', which finds out whether a forward meets the power cap."""
+        """turn: a pass; 'rest', does it meet the power cap; 'again', the check after the passes."""
 
     def wrong(self, solution: str, workload: Workload) -> None:
         """Its result is wrong, which will be recorded."""
@@ -188,8 +160,8 @@ class Execution:
         for name in passes[1:]:
             self.measure(name, last=name == passes[-1])
         if len(passes) == 1:
-            for entry in self.entries:
-                self.hand_out(entry)
+            for entry in self.next_round():
+                self.finish(entry)
 
     # -- before the clocks ------------------------------------------------------------------
 
@@ -222,9 +194,7 @@ class Execution:
         for entry in self.next_round():
             call = partial(try_out, entry.case, reference, device, settings)
             if self.attempt("first", entry, call) and not entry.case.correctness.passed:
-                self.watch.wrong(entry.solution, entry.case.workload)
                 self.hand_out(entry)
-                self.leave(entry)
         reference.forget()
         for entry in self.next_round():
             self.attempt("rest", entry, partial(self.passes.try_rest, entry.case))
@@ -234,7 +204,7 @@ class Execution:
     # -- the clocks --------------------------------------------------------------------------
 
     def measure(self, name: str, last: bool) -> None:
-        """One pass over all entries; their records where it is the last."""
+        """One pass over all entries; they are finished where it is the last."""
         trials = self.settings.trials if name == "bare" else 1
         foreign = name in PARITY_PASSES
         clock = partial(parity.measure, self.passes) if foreign else self.passes.measure
@@ -242,7 +212,7 @@ class Execution:
             for entry in self.next_round():
                 call = partial(clock, name, entry.case, trial)
                 if self.attempt(name, entry, call) and last and trial == trials - 1:
-                    self.hand_out(entry)
+                    self.finish(entry)
 
     def next_round(self) -> Iterator[Entry]:
         """Every entry once: workload by workload, the solutions in turn."""
@@ -270,121 +240,31 @@ class Execution:
         return False
 
     def leave(self, entry: Entry) -> None:
-        """Go on without ``entry``; others get back the inputs that it may have changed."""
+        """Go on without ``entry``."""
         self.entries = [one for one in self.entries if one is not entry]
+        self.restore(entry)
+
+    def restore(self, entry: Entry) -> None:
+        """Give the inputs back what a solution may have changed in them: others share them."""
         if len(self.solutions) > 1:
             self.inputs.restore(self.problems[entry.case.workload.uuid], self.plan.routing)
 
     # -- after the clocks --------------------------------------------------------------------
 
+    def finish(self, entry: Entry) -> None:
+        """Hand an entry out, if what was measured is still a right result."""
+        self.restore(entry)
+        if self.attempt("again", entry, partial(still_right, entry.case, self.settings)):
+            self.hand_out(entry)
+
     def hand_out(self, entry: Entry) -> None:
-        """Turn a finished entry into a Run, if what was measured is still a right result."""
-        still_right(entry.case, self.settings)
+        """Turn an entry into a Run; one whose result is wrong leaves."""
+        right = entry.case.correctness.passed
+        if not right:
+            self.watch.wrong(entry.solution, entry.case.workload)
         self.on_run(as_run(self.plan, entry.loaded, entry.case, self.passes, entry.position))
-
-
-class Inputs:
-    """Makes the inputs of workloads on the device: weights once, the rest as asked for."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        seed = plan.settings.seed
-        self._weights = make_weights(plan.definition, plan.weights, seed, plan.device)
-        self._weight_prints = fingerprints(self._weights)
-
-    def problem(self, workload: Workload, routing_spec: str) -> Problem:
-        """``workload`` with tokens routed as ``routing_spec`` says; UsageError if it cannot be."""
-        plan, seed = self._plan, self._plan.settings.seed
-        routing = self._routing(workload, routing_spec)
-        activations = self._activations(workload, routing)
-        return Problem(
-            definition=plan.definition,
-            workload=workload,
-            routing=identify(routing, plan.definition, workload, plan.weights, seed),
-            inputs={**activations, **self._weights},
-            untouched={**self._weight_prints, **fingerprints(activations)},
-        )
-
-    def restore(self, problem: Problem, routing_spec: str) -> None:
-        """Write the inputs of ``problem`` that a solution has changed anew, where they lie."""
-        changed = changed_inputs(problem.untouched, problem.inputs)
-        plan, workload = self._plan, problem.workload
-        fresh: dict[str, Any] = {}
-        if not self._weights.keys().isdisjoint(changed):
-            seed = plan.settings.seed
-            fresh |= make_weights(plan.definition, plan.weights, seed, plan.device)
-        if not self._weights.keys() >= set(changed):
-            fresh |= self._activations(workload, self._routing(workload, routing_spec))
-        for name in changed:
-            problem.inputs[name].copy_(fresh[name])
-
-    def _routing(self, workload: Workload, routing_spec: str) -> Routing:
-        plan = self._plan
-        return make_routing(
-            parse_spec(routing_spec),
-            plan.definition,
-            workload,
-            plan.settings.seed,
-            dataset=plan.dataset,
-            allow_no_local_work=plan.allow_no_local_work,
-        )
-
-    def _activations(self, workload: Workload, routing: Routing) -> dict[str, Any]:
-        plan = self._plan
-        return make_activations(
-            plan.definition, workload, routing, plan.weights, plan.settings.seed, plan.device
-        )
-
-
-def as_run(plan: Plan, loaded: LoadedSolution, case: Case, passes: Passes, position: int) -> Run:
-    """The record of one finished case of ``loaded``. position: how many came before it."""
-    solution = loaded.solution
-    stages = case.stages or tuple(_unmeasured(stage) for stage in solution.stages)
-    notes: tuple[str, ...] = ()
-    if loaded.opaque:
-        stages, notes = tell_steps(stages, case.timelines)
-    return Run(
-        moeprof=__version__,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        solution=SolutionIdentity(
-            name=solution.name,
-            source_hash=loaded.source_hash,
-            stages=stages,
-            keeps_buffers=solution.keeps_buffers,
-            description=solution.description,
-            author=loaded.author,
-            fib_hash=loaded.fib_hash,
-        ),
-        workload=WorkloadIdentity(
-            definition=plan.definition.name,
-            uuid=case.workload.uuid,
-            seq_len=case.workload.seq_len,
-            local_expert_offset=case.workload.local_expert_offset,
-            routed_scaling_factor=case.workload.routed_scaling_factor,
-            constants=dict(plan.definition.constants),
-        ),
-        routing=case.routing,
-        environment=describe(plan.device),
-        settings=plan.settings,
-        correctness=case.correctness,
-        passes=tuple(case.passes),
-        timelines=tuple(case.timelines),
-        clocks=tuple(case.clocks),
-        calibration=passes.calibration,
-        ceilings=passes.ceilings,
-        warnings=(*case.warnings, *notes),
-        position=position,
-    )
-
-
-def _unmeasured(stage: Any) -> StageInfo:
-    return StageInfo(
-        name=stage.name,
-        covers=tuple(str(step) for step in stage.covers),
-        backend=stage.backend,
-        reads=stage.reads,
-        writes=stage.writes,
-    )
+        if not right:
+            self.leave(entry)
 
 
 def refuse_stand_ins(loaded: LoadedSolution, device: str) -> None:

@@ -11,8 +11,8 @@ import sys
 
 import torch
 
-from moeprof.measure.execute import Inputs, Plan
 from moeprof.measure.forward import Forward
+from moeprof.measure.plan import Inputs, Plan
 from moeprof.presets import ATOL, MAX_RELATIVE_L2, REQUIRED_MATCHED_RATIO, RTOL
 from moeprof.problem.dataset import Dataset, own_root
 from moeprof.records import PASSES, Settings
