@@ -350,3 +350,21 @@ def test_recorded_tables_in_time(root):
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["workloads"]) == 19
     assert seconds < 2.0
+
+
+def test_names_mean_records_of_one_folder_where_it_has_them_all(tmp_path, capsys):
+    """What came with a checkout was measured alike in one folder; what was run here goes first."""
+
+    def compared() -> list[str]:
+        assert say("slow", "quick", "--traces", str(tmp_path), "--format", "json") == 0
+        document = json.loads(capsys.readouterr().out)
+        return [document[side]["record"].split("/")[-4] for side in ("before", "after")]
+
+    slow, quick = pipeline(name="slow"), pipeline(name="quick", scale=0.5)
+    save_all([slow], tmp_path, "recorded/a")
+    save_all([quick], tmp_path, "recorded/c")
+    assert compared() == ["a", "c"]
+    save_all([slow, quick], tmp_path, "recorded/b")
+    assert compared() == ["b", "b"]
+    save_all([slow], tmp_path, "runs")
+    assert compared() == ["runs", "b"]

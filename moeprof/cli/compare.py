@@ -103,19 +103,20 @@ def _compare_two(
 
 def _two_paths(solutions: tuple[str, ...], wanted: Wanted, traces: Path) -> tuple[Path, Path]:
     """Paths as given; of names the records of one workload that both have."""
-    from moeprof.storage.lookup import is_path, one_workload, same_workload, workloads_of
+    from moeprof.storage import lookup
+    from moeprof.storage.lookup import is_path
 
     first, second = solutions
     if is_path(first) and is_path(second):
         return Path(first), Path(second)
     if not is_path(first) and not is_path(second):
-        found = {name: workloads_of(traces, name, wanted) for name in dict.fromkeys(solutions)}
+        found = lookup.workloads_of_all(traces, solutions, wanted)
         if len(found) < 2:
             raise UsageError(f"{first} twice", "two solutions", "give the paths of two records")
-        chosen = one_workload(found, wanted)
+        chosen = lookup.one_workload(found, wanted)
         return chosen[first], chosen[second]
     given, name = (first, second) if is_path(first) else (second, first)
-    other = same_workload(Path(given), workloads_of(traces, name, wanted), name)
+    other = lookup.same_workload(Path(given), lookup.workloads_of(traces, name, wanted), name)
     return (Path(given), other) if given is first else (other, Path(given))
 
 

@@ -1,7 +1,8 @@
 """Which records a command line means: paths, or names of solutions looked up under ``traces/``.
 
 ``<traces>/runs`` holds what was measured here and is searched first, the newest record first; then
-``<traces>/recorded/<gpu>``, records that came with the checkout. A name alone does not fix the
+``<traces>/recorded/<gpu>``, records that came with the checkout: of several solutions preferably
+the records of one such folder, which were measured alike. A name alone does not fix the
 workload: where several solutions are named, it is one that all of them have. Captures of another
 profiler are passed over unless their definition is asked for (``dsv3@nsight_systems``).
 """
@@ -44,15 +45,40 @@ def workloads_of(traces: Path, solution: str, wanted: Wanted) -> dict[Key, Path]
 
     Raises UsageError where there is none at all.
     """
-    folders = [traces / "runs", *sorted((traces / "recorded").glob("*/"))]
+    return workloads_of_all(traces, (solution,), wanted)[solution]
+
+
+def workloads_of_all(
+    traces: Path, solutions: Sequence[str], wanted: Wanted
+) -> dict[str, dict[Key, Path]]:
+    """For each solution the record to use for each workload that it has one of.
+
+    Raises UsageError where a solution has none at all.
+    """
+    names = tuple(dict.fromkeys(solutions))
+    measured = {name: _records(traces / "runs", name, wanted) for name in names}
+    folders = sorted((traces / "recorded").glob("*/"))
+    recorded = [{name: _records(folder, name, wanted) for name in names} for folder in folders]
+    found: dict[str, dict[Key, Path]] = {}
+    for name in names:
+        keys = dict.fromkeys(key for folder in (measured, *recorded) for key in folder[name])
+        found[name] = {}
+        for key in keys:
+            others = [other for other in names if key not in measured[other]]
+            whole = [folder for folder in recorded if all(key in folder[o] for o in others)]
+            folder = next(f for f in (measured, *whole, *recorded) if key in f[name])
+            found[name][key] = folder[name][key]
+        if not found[name]:
+            _refuse([traces / "runs", *folders], name, wanted)
+    return found
+
+
+def _records(folder: Path, solution: str, wanted: Wanted) -> dict[Key, Path]:
+    """The newest record of each workload in ``folder``."""
     found: dict[Key, Path] = {}
-    for folder in folders:
-        for file in reversed(_matching(folder, solution, wanted)):
-            if wanted.definition is None and OF_CAPTURE in file.definition:
-                continue
+    for file in reversed(_matching(folder, solution, wanted)):
+        if wanted.definition is not None or OF_CAPTURE not in file.definition:
             found.setdefault((file.definition, file.seq_len, file.uuid), file.path)
-    if not found:
-        _refuse(folders, solution, wanted)
     return found
 
 
@@ -92,8 +118,11 @@ def find_all(
 
     The reference's record is added where there is one.
     """
-    found = {name: workloads_of(traces, name, wanted) for name in solutions}
-    shared = shared_workloads(found)
+    try:
+        found = workloads_of_all(traces, (*solutions, reference), wanted)
+    except UsageError:  # speedups need the reference, latencies do not
+        found = workloads_of_all(traces, solutions, wanted)
+    shared = shared_workloads({name: found[name] for name in solutions})
     definitions = sorted({definition for definition, _, _ in shared})
     if len(definitions) > 1:
         names = " and ".join(solutions)
@@ -101,10 +130,6 @@ def find_all(
             f"{names} share workloads of {len(definitions)} definitions",
             do=f"choose --definition: {', '.join(definitions)}",
         )
-    try:
-        found[reference] = workloads_of(traces, reference, wanted)
-    except UsageError:  # speedups need it, latencies do not
-        pass
     return [
         {name: records[key] for name, records in found.items() if key in records} for key in shared
     ]
