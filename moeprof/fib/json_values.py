@@ -61,10 +61,10 @@ def name_of(container: Any, key: str, where: str) -> str:
     return value
 
 
-def texts(container: Any, key: str, where: str) -> tuple[str, ...]:
-    """A list of texts that are not empty; an absent key is an empty list."""
+def texts(container: Any, key: str, where: str, empty: bool = False) -> tuple[str, ...]:
+    """A list of texts, none of them empty unless ``empty``; an absent key is an empty list."""
     found = optional(container, key, list, [], where)
     for item in found:
-        if not isinstance(item, str) or not item:
+        if not isinstance(item, str) or not (item or empty):
             raise UsageError(f"{where} has {json.dumps(item)[:60]} in {key}", "texts")
     return tuple(found)

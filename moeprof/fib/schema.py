@@ -108,7 +108,7 @@ def _spec(data: dict[str, Any], where: str) -> BuildSpec:
     return BuildSpec(
         language=name_of(data, "language", where),
         entry_point=name_of(data, "entry_point", where),
-        target_hardware=texts(data, "target_hardware", where),
+        target_hardware=texts(data, "target_hardware", where, empty=True),
         dependencies=texts(data, "dependencies", where),
         destination_passing_style=optional(data, "destination_passing_style", bool, True, where),
         binding=None if data.get("binding") is None else required(data, "binding", str, where),

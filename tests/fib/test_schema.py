@@ -75,6 +75,8 @@ def is_lax(text: str) -> bool:
 @example([])
 @example([(("spec", "binding"), "")])
 @example([(("spec", "dependencies"), None)])
+@example([(("spec", "target_hardware", 0), "")])
+@example([(("spec", "dependencies", 0), "")])
 @example([(("spec", "destination_passing_style"), None)])
 @example([(("sources", 1, "path"), "main.py")])
 @given(st.lists(st.tuples(st.sampled_from(PLACES), VALUES), max_size=3))
