@@ -2,8 +2,8 @@
 
     .venv/bin/python -m scripts.bench_h200 [RECORDS] > docs/bench-h200.md
 
-RECORDS: traces/recorded/h200 by default. What was published is docs/bench-b200.json. Every figure
-and every verdict on the page is computed from these two; a test holds the page to them.
+RECORDS: traces/recorded/h200-bench by default. What was published is docs/bench-b200.json. Every
+figure and every verdict on the page is computed from these two; a test holds the page to them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from moeprof.storage.store import load
 from scripts.bench_h200_claims import CLAIMS, Claim
 from scripts.bench_h200_data import ROOT, Here, Published, facts, groups_of, published
 
-RECORDS = ROOT / "traces" / "recorded" / "h200"
+RECORDS = ROOT / "traces" / "recorded" / "h200-bench"
 ORDER = (
     *("sglang_v1", "sglang_v2", "triton_v1", "triton_v2"),
     *("flashinfer_moe", "cutedsl_v3", "cutedsl_v3_2", "triton_v3"),
@@ -60,9 +60,12 @@ def _introduction(here: Here, every: Sequence[Published]) -> list[str]:
         "Five bench notes compare solutions of this forward on a B200 "
         f"({dates[0]} to {dates[-1]}).",
         "Here each of their tables stands beside the same solutions on one NVIDIA H200, from the",
-        "records in `traces/recorded/h200`. `python -m scripts.bench_h200` writes this page from",
-        "those records and `docs/bench-b200.json`; no measured figure in it is typed. The causes",
-        "named here are tested one by one in `docs/findings.md`.",
+        "records of one `moeprof bench`, `traces/recorded/h200-bench`. This page is written by",
+        "`python -m scripts.bench_h200` from those records and `docs/bench-b200.json`; no measured",
+        "figure in it is typed. The causes named are tested one by one in `docs/findings.md`.",
+        "",
+        "A published ratio 'holds' if its logarithm comes out within a third here, and 'holds in",
+        "kind' if only its direction does. A winner is one beyond the noise, else it is a tie.",
         "",
         *_bullets(f"{label}: {escape(text)}" for label, text in phrases.header(here.bench, groups)),
     ]
@@ -144,8 +147,7 @@ def _table(number: int, one: Published, here: Here) -> list[str]:
     lines = [
         f"## {number}. {escape(one.title)} ({one.date})",
         "",
-        "Speedup over each machine's reference; eager and graph are this H200. A tie is a "
-        "difference within the noise.",
+        "Speedup over each machine's own reference; eager and graph are this H200.",
         "",
     ]
     table = [_row(one, here, t) for t in one.speedups]

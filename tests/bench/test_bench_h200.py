@@ -85,11 +85,13 @@ def test_every_note_has_its_claims_and_every_claim_a_verdict():
     [
         (1.7, 1.6, "holds"),
         (1.7, 1.2, "holds in kind: less"),
+        (1.071, 1.02, "holds in kind: less"),
         (1.1, 1.9, "holds in kind: more"),
-        (1.3, 1.0, "does not hold"),
+        (1.3, 1.005, "does not hold"),
         (1.3, 0.8, "does not hold"),
         (0.3, 0.31, "holds"),
         (0.3, 0.8, "holds in kind: less"),
+        (0.98, 0.9, "holds in kind: more"),
     ],
 )
 def test_verdicts(there, own, expected):

@@ -23,7 +23,7 @@ from tests.browser.chromium import Chromium, Tab, chromium, executable
 
 pytestmark = pytest.mark.skipif(executable() is None, reason="needs Chromium")
 
-RECORDED = Path(__file__).resolve().parents[2] / "traces" / "recorded" / "h200"
+RECORDED = Path(__file__).resolve().parents[2] / "traces" / "recorded" / "h200-bench"
 DRAWN = """(selector) => [...document.querySelectorAll(selector)].filter((node) => {
   const box = node.getBoundingClientRect();
   const axes = node.closest(".plot").querySelector(".nsewdrag").getBoundingClientRect();
