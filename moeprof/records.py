@@ -243,7 +243,7 @@ class Sample:
     to the return of the final synchronise. stamps_us (bare, stamped iterations): host clock from
     host entry at: opening event recorded, then after each stage, closing event recorded.
     stage_us (events pass on CUDA, stages pass on a CPU): time of each stage, solution order.
-    fib_events, fib_observed: wall_us is span_us, since nothing waits for the GPU after an iteration.
+    fib_events, fib_observed: wall_us is span_us, as nothing waits for the GPU after an iteration.
     """
 
     span_us: float
