@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -30,20 +31,22 @@ from moeprof.storage.benches import (
     to_resume,
 )
 from tests.benches import TINY, write_dataset, write_opaque, write_right
+from tests.fib import tracesets
 from tests.privacy import private_words
 
 ROOT = Path(__file__).resolve().parents[1]
 BRIEF = (
-    *("--device", "cpu", "--definition", "tiny", "--routing", "uniform", "--all-workloads"),
+    *("--device", "cpu", "--definition", "tiny", "--routing", "uniform"),
     *("--warmup", "0", "--iterations", "2", "--trials", "1"),
 )
 # one thread: torch's spin while others hold the cores, which takes ten times as long
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def started(folder, solutions, *arguments):
-    """A bench as from a shell, in a folder with a dataset and solutions."""
+def started(folder, solutions, *arguments, every=True):
+    """A bench as from a shell, in a folder with a dataset and solutions, of every workload."""
     command = [sys.executable, "-m", "moeprof", "bench", "--solutions", ",".join(solutions), *BRIEF]
+    command += ["--all-workloads"] if every else []
     command += ["--dataset", "data", "--traces", "traces", *arguments]
     return subprocess.Popen(
         [str(part) for part in command],
@@ -200,7 +203,7 @@ def test_the_same_tables_come_from_the_records_without_torch(misbehaved):
 def test_real_kernels_beside_the_reference(tmp_path):
     arguments = ("--num-tokens", "7", "--passes", "bare", "--iterations", "1", "--name", "mine")
     command = [sys.executable, "-m", "moeprof", "bench", "--solutions", "triton_v3,reference"]
-    command += [*BRIEF[:6], *BRIEF[7:], *arguments, "--traces", str(tmp_path), "--json"]
+    command += [*BRIEF, *arguments, "--traces", str(tmp_path), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
     cells = json.loads(done.stdout)["cells"]
@@ -211,6 +214,33 @@ def test_real_kernels_beside_the_reference(tmp_path):
     assert found.path.name == "mine" and found.plan.names == ("triton_v3", "reference")
     for run in found.runs():
         assert run.correctness.passed and run.settings.passes == ("first", "bare")
+
+
+def test_solutions_of_a_traceset_need_trust_and_may_misbehave(tmp_path, capfd):
+    """Fast without one, right with it; folders they were unpacked in are gone with the process."""
+    root = tracesets.make(tmp_path / "data")
+    tracesets.put(root, tracesets.solution("theirs"))
+    stuck = tracesets.filling("import time\ntime.sleep(600)")
+    tracesets.put(root, tracesets.solution("stuck", stuck))
+    tracesets.put(root, {**tracesets.solution("elsewhere"), "definition": "another"})
+    names = ["fib:theirs", "fib:stuck", "fib:elsewhere"]
+    assert run_command(["bench", "--solutions", "fib:theirs", "--dataset", str(root)]) == 2
+    assert "fib:theirs is foreign code of 'somebody'" in capfd.readouterr().err
+    brief = ("--num-tokens", "7", "--passes", "bare", "--timeout", "8", "--trust")
+    before = set(Path(tempfile.gettempdir()).glob("moeprof-fib-*"))
+    process = started(tmp_path, names, *brief, every=False)
+    code, _, errors = finished(process)
+    assert code == 4
+    assert kinds(tmp_path) == {
+        ("fib:theirs", 7): "right",
+        ("reference", 7): "right",
+        ("fib:stuck", 7): "timeout",
+        ("fib:elsewhere", 7): "error",
+    }
+    assert any(f"it is a solution of another; expected {TINY}" in line for line in errors)
+    (run,) = [run for run in the_bench(tmp_path).runs() if run.solution.name == "fib:theirs"]
+    assert run.solution.author == "somebody" and run.solution.stage_names == ("forward",)
+    assert set(Path(tempfile.gettempdir()).glob("moeprof-fib-*")) <= before
 
 
 # ---------------------------------------------------------------- interrupted and resumed

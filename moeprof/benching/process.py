@@ -9,12 +9,15 @@ its context with it.
 from __future__ import annotations
 
 import ctypes
+import glob
 import os
 import secrets
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from contextlib import suppress
@@ -25,6 +28,7 @@ from moeprof.benching.messages import Event, Job, Request, Turn, from_line, to_l
 from moeprof.capturing.process import MARK, PR_SET_PDEATHSIG, marked
 from moeprof.checking.trees import here
 from moeprof.errors import EnvironmentMissing
+from moeprof.importing.names import printable
 
 MODULE = "moeprof.cli.bench_child"
 KEPT_BYTES = 64 * 2**10
@@ -124,6 +128,13 @@ class Process:
             ) from None
         finally:
             self._close()
+            self._remove_folders()
+
+    def _remove_folders(self) -> None:
+        """What ``solutions.fib`` unpacked in the process, which ends without clearing up."""
+        pattern = os.path.join(tempfile.gettempdir(), f"moeprof-fib-{self._child.pid}-*")
+        for folder in glob.glob(pattern):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _close(self) -> None:
         self._selector.close()
@@ -158,7 +169,7 @@ class Process:
 
     def _last_line(self) -> str:
         lines = self._printed.decode(errors="replace").splitlines()
-        return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")
+        return next((printable(line.strip(), 200) for line in reversed(lines) if line.strip()), "")
 
 
 def die_with_parent(parent: int) -> None:

@@ -34,6 +34,7 @@ from moeprof.benching.messages import (
 from moeprof.benching.words import place, without_paths
 from moeprof.definition import Definition, Workload
 from moeprof.errors import EnvironmentMissing, MoeprofError, UsageError, is_out_of_memory
+from moeprof.fib.find import SolutionFile, find_solution, is_fib, shown
 from moeprof.machine.environment import describe
 from moeprof.measure.execute import (
     Execution,
@@ -94,6 +95,8 @@ def _load(
     send(Loading(one.solution))
     root, trusted = problems.dataset.root, problems.trusted
     try:
+        if is_fib(one.solution):
+            _require_definition(find_solution(one.solution, root), problems.definition)
         loaded = load_solution(one.solution, problems.device, dataset=root, trusted=trusted)
         refuse_stand_ins(loaded, problems.device)
     except EnvironmentMissing as error:
@@ -102,6 +105,11 @@ def _load(
         return None, one.lost("error", str(error))
     name = loaded.solution.name
     return loaded, BenchSolution(name, loaded.origin, loaded.source_hash, asked=one.by_name)
+
+
+def _require_definition(file: SolutionFile, definition: Definition) -> None:
+    if file.solution.definition != definition.name:
+        raise UsageError(f"it is a solution of {shown(file.solution.definition)}", definition.name)
 
 
 def _plan(problems: Problems, solutions: Sequence[BenchSolution]) -> BenchPlan:
@@ -161,6 +169,9 @@ class _Watch:
     def begin(self, turn: str, solution: str, workload: Workload) -> None:
         self._turn = turn
         self._send(Turn(turn, solution, workload.uuid, workload.seq_len))
+
+    def calibrating(self) -> None:
+        self._send(Preparing())
 
     def wrong(self, solution: str, workload: Workload) -> None:
         fault = self._fault()

@@ -49,6 +49,9 @@ class Watch(Protocol):
     def begin(self, turn: str, solution: str, workload: Workload) -> None:
         """turn: a pass; 'rest', does it meet the power cap; 'again', the check after the passes."""
 
+    def calibrating(self) -> None:
+        """No solution has its turn: the machine's own figures are taken."""
+
     def wrong(self, solution: str, workload: Workload) -> None:
         """Its result is wrong, which will be recorded."""
 
@@ -83,6 +86,9 @@ class _Alone:
     def begin(self, turn: str, solution: str, workload: Workload) -> None:
         if turn in self._passes:
             self._progress.step(f"{turn} T={workload.seq_len}")
+
+    def calibrating(self) -> None:
+        return None
 
     def wrong(self, solution: str, workload: Workload) -> None:
         return None
@@ -199,6 +205,7 @@ class Execution:
         for entry in self.next_round():
             self.attempt("rest", entry, partial(self.passes.try_rest, entry.case))
         if self.entries:
+            self.watch.calibrating()
             self.passes.calibrate()
 
     # -- the clocks --------------------------------------------------------------------------
