@@ -299,6 +299,38 @@ def test_parity_passes_have_their_places() -> None:
         with_parity(("first",), ("main",), "cpu")
 
 
+@pytest.mark.parametrize(
+    ("options", "weights", "timers"),
+    [
+        (["--parity", "both"], "harness", ("0.1.2", "main")),
+        (["--parity", "main"], "harness", ("main",)),
+        (["--parity", "0.1.2", "--weights", "quantised"], "quantised", ("0.1.2",)),
+        ([], "quantised", None),
+    ],
+)
+def test_parity_takes_flashinfer_benchs_tensors_unless_others_are_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    weights: str,
+    timers: tuple[str, ...] | None,
+) -> None:
+    from moeprof.cli import planning
+    from moeprof.cli.main import run_command
+
+    asked: list[planning.RunOptions] = []
+
+    def stop(given: planning.RunOptions) -> None:
+        asked.append(given)
+        raise UsageError("far enough")
+
+    monkeypatch.setattr(planning, "make_plan", stop)
+    assert run_command(["run", "--solution", "triton_v3", *options]) == 2
+    assert asked[0].weights == weights
+    made = planning.make_settings(asked[0], "cuda").parity
+    assert (made and made.timers) == timers
+    assert made is None or (made.warmup, made.iterations, made.trials) == (10, 50, 3)
+
+
 def test_every_report_shows_the_parts() -> None:
     run = parity_run(spans=(shifted(0), shifted(100)))
     first, second = parity_grids(run)
