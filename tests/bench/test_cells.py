@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from moeprof.bench.cells import Failure, assemble
 from moeprof.errors import UsageError
-from moeprof.records import Correctness
+from moeprof.records import Capture, Correctness
 from tests.bench.hand import bench, timed, uuid
 
 WRONG = Correctness(False, 0.36, 1.0, 0.1, 9.0, problem="36 % matched")
@@ -82,6 +82,10 @@ def test_of_two_records_the_newest_is_shown_and_the_other_named():
         (
             lambda r: replace(r, environment=replace(r.environment, device_kind="cpu")),
             "host clock",
+        ),
+        (
+            lambda r: replace(r, capture=Capture("Nsight Systems", "", "", "a.sqlite", "rules", 3)),
+            "Nsight Systems",
         ),
     ],
 )
