@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
@@ -47,6 +47,16 @@ def parity_tables(run: Run) -> tuple[RenderableType, ...]:
             found.append(FittedTable(_columns(grid)))
         found.extend(Text(f"! {note}", style="yellow") for note in _doubts(latency))
     return tuple(found)
+
+
+def parity_columns(runs: Sequence[Run]) -> tuple[Column, ...]:
+    """For a line a run: each timer's latency, where any run has it."""
+    found = [{one.timer: one.latency_ns for one in parity_latencies(run)} for run in runs]
+    return tuple(
+        Column(f"fib {timer} us", tuple(us(latencies.get(timer)) for latencies in found))
+        for timer in TIMERS
+        if any(timer in latencies for latencies in found)
+    )
 
 
 def parity_doubts(run: Run) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from moeprof.records import Run
 from moeprof.reports import phrases
 from moeprof.reports.kernel_metrics import kernel_table
 from moeprof.reports.ledger_text import ledgers
-from moeprof.reports.parity import parity_tables
+from moeprof.reports.parity import parity_columns, parity_tables
 from moeprof.reports.table import Column, FittedTable
 from moeprof.reports.units import MISSING, count, number, percent, times, us
 
@@ -212,6 +212,7 @@ def _overview(
         figures("wall us", "wall_ns", dropped=5),
         figures("span us", "span_ns"),
         *((figures("GPU busy us", "busy_ns"), Column("orchestration", shares)) if gpu else ()),
+        *parity_columns(runs),
         Column("relative L2", tuple(map(_relative_l2, runs)), dropped=1),
         Column("status", tuple(map(_status, runs, explained)), left=True),
     )

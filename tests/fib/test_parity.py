@@ -30,7 +30,7 @@ from moeprof.reports.json import run_document
 from moeprof.reports.markdown import report_markdown
 from moeprof.reports.parity import parity_doubts, parity_grids
 from moeprof.reports.survey.build import build
-from moeprof.reports.text import render_run
+from moeprof.reports.text import render_run, render_runs
 from moeprof.storage import store
 from moeprof.timelines import Iteration, Operation, TimelinePass
 from tests import builders
@@ -319,7 +319,7 @@ def test_parity_takes_flashinfer_benchs_tensors_unless_others_are_chosen(
 
     asked: list[planning.RunOptions] = []
 
-    def stop(given: planning.RunOptions) -> None:
+    def stop(given: planning.RunOptions, *_: object) -> None:
         asked.append(given)
         raise UsageError("far enough")
 
@@ -358,5 +358,9 @@ def test_every_report_shows_the_parts() -> None:
         console.print(render_run(run))
     text = " ".join(captured.get().split())
     assert "less what CUPTI added -1.5" in text and "flashinfer-bench main's latency" in text
+    with console.capture() as captured:
+        console.print(render_runs([run, builders.make_run(SCRIPT)]))
+    lines = [line.split() for line in captured.get().splitlines()]
+    assert any("22.5" in line and "15.6" in line for line in lines)
     passes = run_document(run)["passes"]["fib_observed"]
     assert passes["span_us"] == 24.0 and passes["operation_sets"] == 1
