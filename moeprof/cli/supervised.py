@@ -53,9 +53,11 @@ class Supervisor:
     """The end of the pipe in the watched process. descriptor: None where nobody watches."""
 
     def __init__(self, descriptor: int | None) -> None:
-        self._descriptor = descriptor
+        self._descriptor = None
         if descriptor is not None:
-            os.set_inheritable(descriptor, False)
+            with suppress(OSError):  # it is a pipe only where ``supervised`` made it one
+                os.set_inheritable(descriptor, False)
+                self._descriptor = descriptor
 
     def begin(self, what: str) -> None:
         """Foreign code is about to run."""
