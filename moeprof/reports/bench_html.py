@@ -39,14 +39,15 @@ def bench_page(bench: Bench) -> str:
     """The whole page. Equal benches give equal pages."""
     groups, found = conditions(bench), verdicts(bench)
     failed = (*phrases.failures(bench), *phrases.missing(bench))
-    lead, *others = phrases.headline(bench, found) or ("Nothing was measured",)
+    said = (*phrases.headline(bench, found), *phrases.averages(bench))
+    lead, *others = said or (phrases.title(bench),)
     doubts = phrases.warnings(bench, groups)
     runs = [cell.measured.created for cell in bench.every_cell if cell.measured is not None]
     return Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(phrases.title(bench)),
         subject=html.escape(_subject(bench)),
         lead=html.escape(lead),
-        others=_list((*others, *phrases.averages(bench)), ""),
+        others=_list(others, ""),
         doubts="\n".join(f'<p class="caution">{html.escape(text)}</p>' for text in doubts),
         failures=_failures(failed),
         legend=html.escape(legend(bench)),

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from moeprof.analysis.attribution import profile
+from moeprof.bench import causes
 from moeprof.bench.causes import explain
 from moeprof.bench.cells import assemble
 from moeprof.compare.comparison import Cause
@@ -61,16 +62,25 @@ def test_the_gap_to_the_fastest_is_the_sum_of_its_causes(found):
     fast, slow = account(found, "flashinfer_moe"), account(found, "triton_v2")
     assert (fast.gap_us, fast.causes) == (0.0, ())
     assert slow.gap_us == pytest.approx(slow.span_us - fast.span_us, abs=0.002)
-    causes = dict(slow.causes)
-    assert sum(causes.values()) == pytest.approx(slow.gap_us, abs=1e-6)
-    assert causes[Cause.AMPLIFICATION] > 0.8 * slow.gap_us
-    assert causes[Cause.ONE_SIDED] == pytest.approx(-773.4, abs=0.01)
+    split = dict(slow.causes)
+    assert sum(split.values()) == pytest.approx(slow.gap_us, abs=1e-6)
+    assert split[Cause.AMPLIFICATION] > 0.8 * slow.gap_us
+    assert split[Cause.ONE_SIDED] == pytest.approx(-773.4, abs=0.01)
 
 
 def test_rows_stand_by_their_first_step_and_what_has_none_last(found):
     steps = "routing prepare_moe_input shuffle_rows gemm1 swiglu_quant gemm2 gather".split()
     assert found[1].rows == (*steps, "dequantise")
     assert found[1].first_steps == (*steps, "")
+
+
+def test_waiting_for_another_stream_is_a_gap(runs):
+    own = profile(runs[0])
+    waits = replace(own.stages[0], dependency_ns=5_000.0)
+    waiting = replace(own, stages=(waits, *own.stages[1:]), span_ns=own.span_ns + 5_000.0)
+    before, after = (causes._account("a", runs[0], one, None, ()) for one in (own, waiting))
+    assert after.gaps_us == pytest.approx(before.gaps_us + 5.0)
+    assert after.host_us == before.host_us
 
 
 def test_only_the_rows_asked_for_are_explained(runs):

@@ -59,6 +59,7 @@ def test_what_differs_is_named_and_marked(change, fact, values):
     assert [letter(cell, groups) for cell in bench.column("b")] == ["a", "b"]
     sentence = phrases.warnings(bench, groups)[0]
     assert f"[a] {fact} {values[0]}: a, b; [b] {fact} {values[1]}: b" in sentence
+    assert doubts(bench) == (), "what the groups say is not said again"
 
 
 def test_a_clock_that_something_held_down_is_a_doubt_and_told_once():

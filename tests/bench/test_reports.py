@@ -94,6 +94,26 @@ def test_regimes_and_summaries_in_a_terminal():
     assert summary["alpha"][:2] == ["3", f"{mean:.2f}x"] and summary["alpha"][-3:-1] == ["2", "1"]
 
 
+TITLES = (
+    "Eager latency, us", "Graph latency, us",
+    "Eager speedup over the eager latency of reference",
+    "Graph speedup over the eager latency of reference",
+    "Speedup over reference by regime, arithmetic mean",
+    "Speedup over reference by regime, geometric mean",
+    "Times faster than triton_v2 by regime", "Eager, all workloads", "Graph, all workloads",
+    "Where the eager span goes at T = 56", "Where the eager span goes at T = 14,107",
+    "GPU busy by stage at T = 14,107", "Every cell, us",
+)  # fmt: skip
+
+
+def test_every_table_is_in_the_terminal_and_in_markdown():
+    found = assemble(explained(), (), ["triton_v2", "flashinfer_moe"])
+    text, markdown = text_of(found), bench_markdown(found).replace("\\_", "_")
+    for title in TITLES:
+        assert re.search(f"^{re.escape(title)}", text, re.M), title
+        assert re.search(f"^(## |### |){re.escape(title)}", markdown, re.M), title
+
+
 def test_every_failure_is_in_the_table_and_in_one_line(failed):
     text = text_of(failed, width=140)
     rows = table(text, "Eager latency, us")
@@ -139,6 +159,16 @@ def test_without_a_reference_there_are_no_speedups_but_all_the_rest():
     document = bench_document(found)
     assert document["reference"] is None
     assert {cell["eager"]["speedup"] for cell in document["cells"]} == {None}
+
+
+def test_one_solution_alone_wins_nothing_and_is_shown_all_the_same():
+    found = bench({"alpha": TABLE["alpha"], "reference": TABLE["reference"]})
+    text = text_of(found)
+    assert "Fastest" not in text and "Times faster" not in text and "winner " not in text.split(
+        "Eager latency")[1]  # fmt: skip
+    assert table(text, "Eager latency, us")["7"][-2:] == ["400.0", "20.0"]
+    lead = "Speedup over reference launched eagerly, geometric mean: alpha 15.9x."
+    assert f'<p class="lead">{lead}</p>' in bench_page(found)
 
 
 def test_a_bench_of_failures_only_is_shown():
