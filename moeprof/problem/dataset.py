@@ -248,7 +248,7 @@ def _read_definition(path: Path, name: str) -> Definition:
         inputs=_tensor_specs(data, "inputs", where),
         outputs=_tensor_specs(data, "outputs", where),
         reference=_get(data, "reference", str, where),
-        tags=tuple(str(tag) for tag in data.get("tags") or ()),
+        tags=tuple(str(t) for t in (_get(data, "tags", list, where) if data.get("tags") else ())),
         description=str(data.get("description") or ""),
     )
 

@@ -241,6 +241,13 @@ def test_what_is_no_trace_set_is_one_line(
 
 # ---------------------------------------------------------------- damage
 
+
+@pytest.mark.parametrize("tags", [True, 3, "x", {"a": 1}])
+def test_tags_that_are_no_list_are_that_definitions_problem(root: Path, tags: Any) -> None:
+    put_definition(root, tags=tags)
+    assert "has tags = " in read_contents(root).definitions[0].problem
+
+
 VALUES = st.recursive(
     st.none()
     | st.booleans()
