@@ -73,7 +73,7 @@ def the_bench(folder):
 # ---------------------------------------------------------------- solutions that misbehave
 
 CHATTY = "[os.write(n, b'x' * 65536) for n in (1, 2) for _ in range(40)]"
-STRAY = "subprocess.Popen(['sleep', '600'])"
+STRAY = "subprocess.Popen(['sleep', '600'], start_new_session=True)"
 
 
 @pytest.fixture(scope="module")
@@ -295,6 +295,8 @@ def test_ctrl_c_and_a_kill_lose_nothing_that_was_finished(tmp_path, capfd):
     with waiting(tmp_path) as process:
         (child,) = children_of(process.pid)
         begun = the_bench(tmp_path)
+        code, _, errors = finished(started(tmp_path, ["./slow.py"], "--resume"))
+        assert code == 2 and "is being written by another process" in errors[-1]
         process.send_signal(signal.SIGINT)
         code, output, errors = finished(process)
     assert (code, output) == (130, "")
