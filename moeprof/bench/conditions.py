@@ -126,15 +126,15 @@ def doubts(bench: Bench) -> tuple[str, ...]:
 
 
 def stand_ins(bench: Bench) -> tuple[str, ...]:
-    """Which torch twins stood in for which libraries, a sentence a solution."""
+    """Which torch twins stood in for which libraries, and in which solutions."""
     found: dict[str, dict[str, None]] = {}
     for cell in bench.every_cell:
         if cell.measured is not None:
             for name in cell.measured.solution.stand_ins:
-                found.setdefault(cell.solution, {})[name] = None
+                found.setdefault(name, {})[cell.solution] = None
     return tuple(
-        f"torch twins stand in for {'; '.join(names)} in {solution}"
-        for solution, names in found.items()
+        f"torch twins stand in for {name} (in {', '.join(solutions)})"
+        for name, solutions in found.items()
     )
 
 

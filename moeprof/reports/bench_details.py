@@ -28,6 +28,9 @@ GAP_COLUMNS: tuple[tuple[str, tuple[Cause, ...]], ...] = (
     ("+ extra work", (Cause.ONE_SIDED,)),
     ("+ other", (Cause.OVERLAP, Cause.NOT_SPLIT)),
 )
+# what a stage's figure is; timelines tell busy time
+BUSY = "GPU busy, eager"
+CLOCKS = {"stage clock": "Wall clock", "events": "Event pairs"}
 
 
 def account_grid(bench: Bench, found: Explanation) -> MarkedGrid:
@@ -47,15 +50,17 @@ def account_grid(bench: Bench, found: Explanation) -> MarkedGrid:
 
 
 def stage_grid(bench: Bench, found: Explanation, metric: Metric = "eager") -> MarkedGrid:
-    """GPU busy time of every row of every solution. metric: of the eager forward or the graph."""
+    """The time of every row of every solution. metric: of the eager forward or the graph."""
     workload = bench.workloads[found.row]
     busy = [dict(one.busy if metric == "eager" else one.graph_busy) for one in found.accounts]
     rows: list[tuple[Mark, ...]] = []
     for name in found.rows:
         rows.append((Mark(name), *(_busy(one.get(name)) for one in busy)))
     rows.append((Mark("sum"), *(_busy(sum(one.values()) if one else None) for one in busy)))
-    what = "eager kernels" if metric == "eager" else "nodes of the graph"
-    title = f"GPU busy by stage at T = {workload.seq_len:,} ({workload.name}), us, {what}"
+    what = ", ".join(dict.fromkeys(CLOCKS.get(one.source, BUSY) for one in found.accounts))
+    if metric == "graph":
+        what = "GPU busy in the nodes of the graph"
+    title = f"{what}, by stage at T = {workload.seq_len:,} ({workload.name}), us"
     headings = ("stage", *(one.solution for one in found.accounts))
     return MarkedGrid(title, headings, tuple(rows))
 

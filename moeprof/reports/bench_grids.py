@@ -121,6 +121,18 @@ def ratio_grid(bench: Bench, metric: Metric, verdicts: Verdicts) -> MarkedGrid:
     return _figures(bench, title, metric, verdicts, value)
 
 
+def regime_grids(bench: Bench, metrics: Sequence[Metric]) -> tuple[MarkedGrid, ...]:
+    """Every table by regime that says anything; of one workload there is none."""
+    if len(bench.workloads) < 2:
+        return ()
+    found = []
+    if bench.has_reference:
+        found += [regime_grid(bench, which, metrics) for which in ("arithmetic", "geometric")]
+    if len(bench.solutions) > 1:
+        found.append(regime_grid(bench, "ratio", metrics))
+    return tuple(found)
+
+
 def regime_grid(
     bench: Bench, which: Literal["arithmetic", "geometric", "ratio"], metrics: Sequence[Metric]
 ) -> MarkedGrid:

@@ -25,7 +25,7 @@ from moeprof.reports.bench_grids import (
     latency_grid,
     legend,
     ratio_grid,
-    regime_grid,
+    regime_grids,
     speedup_grid,
     summary_grid,
 )
@@ -68,7 +68,7 @@ def _content(bench: Bench, found: Verdicts) -> dict[str, Any]:
     names = letters(bench, groups)
     return {
         "metrics": [_metric(bench, metric, found, names) for metric in metrics],
-        "regimes": [_grid(grid) for grid in _regimes(bench, metrics)],
+        "regimes": [_grid(grid) for grid in regime_grids(bench, metrics)],
         "colours": list(colours.items()),
         "workloads": [_workload(bench, one, metrics, colours) for one in every],
         "cells": _grid(cell_grid(bench, groups, found)),
@@ -91,15 +91,6 @@ def _metric(bench: Bench, metric: Metric, found: Verdicts, names: dict[str, str]
         "summary": _grid(summary_grid(bench, metric, found)),
         "grids": [_grid(grid) for grid in grids],
     }
-
-
-def _regimes(bench: Bench, metrics: Sequence[Metric]) -> list[MarkedGrid]:
-    found: list[MarkedGrid] = []
-    if bench.has_reference:
-        found += [regime_grid(bench, which, metrics) for which in ("arithmetic", "geometric")]
-    if len(bench.solutions) > 1:
-        found.append(regime_grid(bench, "ratio", metrics))
-    return found
 
 
 def _workload(

@@ -18,7 +18,7 @@ from moeprof.reports.bench_grids import (
     latency_grid,
     legend,
     ratio_grid,
-    regime_grid,
+    regime_grids,
     speedup_grid,
     summary_grid,
 )
@@ -38,12 +38,11 @@ def bench_markdown(bench: Bench) -> str:
     if bench.has_reference:
         for metric in metrics:
             lines += grid_lines(speedup_grid(bench, metric, found), 2)
-        lines += grid_lines(regime_grid(bench, "arithmetic", metrics), 2)
-        lines += grid_lines(regime_grid(bench, "geometric", metrics), 2)
+    for grid in regime_grids(bench, metrics):
+        lines += grid_lines(grid, 2)
     for metric in metrics:
         lines += grid_lines(summary_grid(bench, metric, found), 2)
     if len(bench.solutions) > 1:
-        lines += grid_lines(regime_grid(bench, "ratio", metrics), 2)
         ratios = [ratio_grid(bench, metric, found) for metric in metrics]
         title = f"Every workload against {bench.baseline}"
         lines += _folded(title, [line for grid in ratios for line in grid_lines(grid)])

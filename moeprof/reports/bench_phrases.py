@@ -19,7 +19,7 @@ MOST_LISTED = 6
 ACCOUNT_NOTE = (
     "span = GEMM + other + no step (work that the definition does not ask for) + gaps (launch "
     "latency, waits between streams) + host (the GPU waits for a launch); GEMM rows: executed / "
-    "needed; behind: the fastest's span, split by cause"
+    "needed; behind: this span less the fastest's, split by cause"
 )
 
 
@@ -40,8 +40,8 @@ def headline(bench: Bench, verdicts: Verdicts) -> tuple[str, ...]:
         won = sorted((-wins(own, name), name) for name in bench.solutions)
         shown = [f"{name} on {-count}" for count, name in won if count]
         tied = sum(one is not None and one.winner is None for one in own)
-        said = f"{', '.join(shown) or 'nobody'} of {_number(among, 'workload')}"
-        rest = f", {tied} tied" if tied else ""
+        said = f"{', '.join(shown) or f'tied on {tied}'} of {_number(among, 'workload')}"
+        rest = f", {tied} tied" if tied and shown else ""
         found.append(f"Fastest {_timed(metric)}: {said}{rest}")
     return tuple(found)
 

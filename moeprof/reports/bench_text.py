@@ -23,7 +23,7 @@ from moeprof.reports.bench_grids import (
     MarkedGrid,
     latency_grid,
     legend,
-    regime_grid,
+    regime_grids,
     speedup_grid,
     summary_grid,
 )
@@ -47,10 +47,8 @@ def render_bench(bench: Bench) -> RenderableType:
     if bench.has_reference:
         for metric in metrics:
             parts += _titled(speedup_grid(bench, metric, found))
-        parts += _titled(regime_grid(bench, "arithmetic", metrics))
-        parts += _titled(regime_grid(bench, "geometric", metrics))
-    if len(bench.solutions) > 1:
-        parts += _titled(regime_grid(bench, "ratio", metrics))
+    for grid in regime_grids(bench, metrics):
+        parts += _titled(grid)
     for metric in metrics:
         parts += _titled(summary_grid(bench, metric, found))
     parts += _explained(bench)

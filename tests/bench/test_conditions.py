@@ -11,6 +11,7 @@ from moeprof.bench.conditions import conditions, doubts, letter, letters, sm_clo
 from moeprof.records import ClockSample
 from moeprof.reports import bench_phrases as phrases
 from tests.bench.hand import explained, timed
+from tests.comparisons import named
 
 
 def moved(run, **changes):
@@ -83,8 +84,10 @@ def test_stand_ins_are_told_by_solution():
                     stand_in="it does not load")  # fmt: skip
     stages = (stage, *run.solution.stages[1:])
     run = replace(run, solution=replace(run.solution, stages=stages))
-    (sentence,) = stand_ins(assemble([run], (), [run.solution.name]))
-    assert sentence == "torch twins stand in for sgl_kernel: it does not load in triton_v2"
+    bench = assemble([run, named(run, "other")], (), [run.solution.name])
+    assert stand_ins(bench) == (
+        "torch twins stand in for sgl_kernel: it does not load (in triton_v2, other)",
+    )
 
 
 def test_without_a_reference_the_header_says_why_there_are_no_speedups():

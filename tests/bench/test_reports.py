@@ -23,6 +23,8 @@ from moeprof.reports.bench_table import cut, heading
 from moeprof.reports.bench_text import render_bench
 from moeprof.storage.store import load
 from tests.bench.hand import bench, explained, timed, uuid
+from tests.builders import make_cpu_run
+from tests.comparisons import named
 
 RECORDED = Path(__file__).resolve().parents[2] / "traces" / "recorded" / "h200-bench"
 TABLE = {
@@ -79,6 +81,8 @@ def test_latencies_speedups_and_winners_in_a_terminal():
     assert speedups["901"][-3:-1] == ["20.00x*", "10.00x"]
     assert "* fastest beyond the noise; ~ tied for the fastest" in text
     assert "Fastest launched eagerly: alpha on 2 of 3 workloads, 1 tied" in text
+    tied = bench({"alpha": {1: 5.0, 7: 6.0}, "beta": {1: 5.0, 7: 6.0}})
+    assert "Fastest launched eagerly: tied on 2 of 2 workloads\n" in text_of(tied)
 
 
 def test_regimes_and_summaries_in_a_terminal():
@@ -102,7 +106,7 @@ TITLES = (
     "Speedup over reference by regime, geometric mean",
     "Times faster than triton_v2 by regime", "Eager, all workloads", "Graph, all workloads",
     "Where the eager span goes at T = 56", "Where the eager span goes at T = 14,107",
-    "GPU busy by stage at T = 14,107", "Every cell, us",
+    "GPU busy, eager, by stage at T = 14,107", "Every cell, us",
 )  # fmt: skip
 
 
@@ -184,9 +188,20 @@ def test_accounts_and_stages_in_words():
     rows = table(text, "Where the eager span goes at T = 14,107")
     assert rows["flashinfer_moe"][rows["flashinfer_moe"].index("1.00x") + 1] == "fastest"
     assert "8.07x" in rows["triton_v2"] and "10,115" in rows["triton_v2"]
-    stages = table(text, "GPU busy by stage at T = 14,107")
+    stages = table(text, "GPU busy, eager, by stage at T = 14,107")
     assert stages["dequantise"] == ["-", "773.4"] and stages["gemm1"] == ["6,416", "850.9"]
     assert stages["sum"] == ["11,440", "3,108"]
+
+
+def test_a_cpu_is_not_called_a_gpu():
+    runs = [named(make_cpu_run(), name) for name in ("a", "b", "reference")]
+    found = assemble(runs, (), ["a", "b"])
+    text = text_of(found)
+    assert "! CPU timings: not GPU performance" in text
+    assert "Eager latency, us: median of the pass bare, wall clock\n" in text
+    assert "Wall clock, by stage at T = 7" in text and "GPU busy" not in text
+    assert "by regime" not in text, "one workload makes no regimes"
+    assert text.count("torch twins stand in for") == 1
 
 
 def test_names_are_shown_as_they_are():
