@@ -72,6 +72,7 @@ def header(bench: Bench, groups: Sequence[Conditions]) -> tuple[Note, ...]:
         return ()
     notes = [
         ("machine", _machine(runs)),
+        ("card", _card(runs)),
         ("libraries", _versions(runs)),
         ("definition", _definition(runs)),
         ("routing", _routing(runs)),
@@ -140,6 +141,12 @@ def _machine(runs: Sequence[Run]) -> str:
         parts += [f"driver {here.driver}"] * bool(here.driver)
         found.append(here.device + (f" ({', '.join(parts)})" if parts else ""))
     return _counted(found)
+
+
+def _card(runs: Sequence[Run]) -> str:
+    """Which GPU of its model; nothing on a CPU."""
+    on_gpu = [run.environment for run in runs if run.environment.device_kind == "cuda"]
+    return _counted([environment.card or "not read" for environment in on_gpu]) if on_gpu else ""
 
 
 def _versions(runs: Sequence[Run]) -> str:

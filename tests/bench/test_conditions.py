@@ -22,6 +22,7 @@ def test_one_group_has_no_letter():
     bench = assemble([timed("a", 1, 5.0), timed("b", 1, 6.0)], (), ["a", "b"])
     (group,) = conditions(bench)
     assert (group.letter, group.differing, group.solutions, group.cells) == ("", (), ("a", "b"), 2)
+    assert dict(phrases.header(bench, [group]))["card"] == "d7bede8a"
     assert letters(bench, [group]) == {"a": "", "b": "", "reference": ""}
     assert not any("conditions" in sentence for sentence in phrases.warnings(bench, [group]))
 
