@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -43,7 +44,7 @@ BRIEF = (
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def started(folder, solutions, *arguments, every=True):
+def started(folder, solutions, *arguments, every=True, **options):
     """A bench as from a shell, in a folder with a dataset and solutions, of every workload."""
     command = [sys.executable, "-m", "moeprof", "bench", "--solutions", ",".join(solutions), *BRIEF]
     command += ["--all-workloads"] if every else []
@@ -55,6 +56,7 @@ def started(folder, solutions, *arguments, every=True):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        **options,
     )
 
 
@@ -241,6 +243,24 @@ def test_solutions_of_a_traceset_need_trust_and_may_misbehave(tmp_path, capfd):
     (run,) = [run for run in the_bench(tmp_path).runs() if run.solution.name == "fib:theirs"]
     assert run.solution.author == "somebody" and run.solution.stage_names == ("forward",)
     assert set(Path(tempfile.gettempdir()).glob("moeprof-fib-*")) <= before
+
+
+def test_a_full_disk_ends_the_bench_in_one_line_and_it_can_be_resumed(tmp_path):
+    """A limit on the size of files stands for the disk: the plan fits, a record of bare does not."""
+    write_dataset(tmp_path / "data", (7,))
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, 3_000))
+
+    brief = ("--passes", "bare", "--iterations", "400")
+    code, output, errors = finished(started(tmp_path, ["reference"], *brief, preexec_fn=limited))
+    assert (code, output) == (2, "")
+    (line,) = errors
+    assert "could not be written: File too large; nothing half-written was left" in line
+    found = the_bench(tmp_path)
+    assert {path.name for path in found.path.rglob("*") if path.is_file()} == {BENCH_FILE}
+    code, _, errors = finished(started(tmp_path, ["reference"], *brief, "--resume"))
+    assert (code, errors) == (0, []) and the_bench(tmp_path).missing() == ()
 
 
 # ---------------------------------------------------------------- interrupted and resumed

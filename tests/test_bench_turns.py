@@ -9,7 +9,21 @@ import torch
 
 from moeprof.bench.cells import Failure
 from moeprof.benching.bench import groups
-from moeprof.benching.messages import Asked, End, Failed, Job, Loading, Ready, Recorded, Turn
+from moeprof.benching.messages import (
+    Asked,
+    End,
+    Failed,
+    Fatal,
+    Job,
+    Loading,
+    Preparing,
+    Ready,
+    Recorded,
+    Request,
+    Turn,
+    from_line,
+    to_line,
+)
 from moeprof.benching.words import without_paths
 from moeprof.benching.worker import Problems, work
 from moeprof.errors import UsageError
@@ -19,7 +33,8 @@ from moeprof.presets import ATOL, MAX_RELATIVE_L2, REQUIRED_MATCHED_RATIO, RTOL
 from moeprof.problem.dataset import Dataset
 from moeprof.records import Settings
 from moeprof.storage import store
-from moeprof.storage.benches import BenchWorkload
+from moeprof.storage.benches import BenchPlan, BenchSolution, BenchWorkload
+from tests import builders
 from tests.benches import TINY, write_dataset, write_opaque, write_right
 
 # ---------------------------------------------------------------- orders
@@ -65,6 +80,36 @@ def test_what_is_put_down_names_no_folder():
     assert without_paths("no luck in /home/bob/x.py, line 3") == "no luck in x.py, line 3"
     assert without_paths("lib '/opt/a b/c.so'\nis bad") == "lib 'a b/c.so' is bad"
     assert without_paths("a/b and 3/4 stay") == "a/b and 3/4 stay"
+
+
+FAILURE = Failure("a", "b", 7, "error", "it says\nso")
+RUN = builders.make_run(builders.eager_script(1))
+PLAN = BenchPlan(
+    *("0.1.0", "d", "tiny", "uniform", "quantised", RUN.settings, RUN.environment),
+    *((BenchSolution("a", "a.py", kind="error", problem="x"),), (BenchWorkload("b", 7),)),
+)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Request((Asked("./a.py", True), Asked("reference", False)), {"seed": 0, "passes": None}),
+        Job("/a folder", (("a", "b"), ("c", "d"))),
+        Loading("./a.py"),
+        Ready(PLAN),
+        Preparing(),
+        Turn("bare", "a", "b", 7),
+        Recorded("a", "b"),
+        Failed(FAILURE, True),
+        Fatal("the disk is full", 2),
+        End(),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_a_message_is_one_line_and_comes_as_it_was_sent(message):
+    line = to_line(message)
+    assert line.endswith(b"\n") and line.count(b"\n") == 1
+    assert from_line(line) == message
 
 
 # ---------------------------------------------------------------- one process

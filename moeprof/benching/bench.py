@@ -187,7 +187,8 @@ class _Bench:
         if isinstance(event, Turn):
             passes = self.folder.plan.settings.passes if self.folder is not None else ()
             self.turns[event.solution, event.uuid] += event.turn in passes
-            self.draw(f"{event.turn} {event.solution} T={event.seq_len:,}")
+            what = {"rest": "power of", "again": "last check of"}.get(event.turn, event.turn)
+            self.draw(f"{what} {event.solution} T={event.seq_len:,}")
         elif isinstance(event, Failed):
             self.fail(event.failure)
             if event.ends:

@@ -129,12 +129,11 @@ _KINDS: Mapping[str, type[Any]] = MappingProxyType(
 
 def to_line(message: Message) -> bytes:
     """The line of a message, with its newline."""
-    document = {"message": type(message).__name__, **encode(message)}
+    document = {"kind": type(message).__name__, "content": encode(message)}
     return json.dumps(document, allow_nan=False).encode() + b"\n"
 
 
 def from_line(line: bytes) -> Any:
     """The message of a line; RecordError or ValueError if it is none."""
     document = json.loads(line)
-    kind = _KINDS[document.pop("message")]
-    return decode(kind, document)
+    return decode(_KINDS[document["kind"]], document["content"])
