@@ -85,7 +85,7 @@ def median_us(run: Run, name: str) -> float:
 def test_three_solutions_on_three_workloads(tmp_path: Path) -> None:
     dataset(tmp_path / "data")
     begin = time.monotonic()
-    code, found = bench(tmp_path, GOOD, "--trials", "2", "-o", "t.md", "-o", "t.html")
+    code, found = bench(tmp_path, GOOD, "--trials", "2", "-o", "t.md", "-o", "t.json")
     print(f"{time.monotonic() - begin:.0f} s")
     assert code == 0 and found.failures() == ()
     runs = {(run.solution.name, run.workload.seq_len): run for run in found.runs()}
@@ -107,7 +107,7 @@ def test_three_solutions_on_three_workloads(tmp_path: Path) -> None:
             off_us = abs(check.predicted_us - check.measured_us)
             assert off_us <= max(3.0, 0.05 * check.measured_us), (name, size)
         assert len({runs[name, size].routing.histogram_hash for name in GOOD}) == 1
-    assert "triton_v3" in (tmp_path / "t.html").read_text()
+    assert "triton_v3" in (tmp_path / "t.md").read_text()
     # beside each other as by itself
     code, _, _ = moeprof(tmp_path, "run", "--solution", "triton_v3", "--num-tokens", "901",
                          "--traces", "alone", "--passes", "bare,graph")  # fmt: skip
