@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from moeprof.bench.cells import Failure, assemble
+from moeprof.cli.bench_outputs import exit_code
 from moeprof.cli.main import run_command
 from moeprof.errors import RecordError, UsageError
 from moeprof.records import Settings
@@ -246,7 +248,7 @@ def test_solutions_of_a_traceset_need_trust_and_may_misbehave(tmp_path, capfd):
 
 
 def test_a_full_disk_ends_the_bench_in_one_line_and_it_can_be_resumed(tmp_path):
-    """A limit on the size of files stands for the disk: the plan fits, a record of bare does not."""
+    """A limit on the size of files stands for the disk: the plan fits, a record does not."""
     write_dataset(tmp_path / "data", (7,))
 
     def limited():
@@ -359,6 +361,38 @@ def test_ctrl_c_and_a_kill_lose_nothing_that_was_finished(tmp_path, capfd):
         "leave --resume out\n"
     )
     assert the_bench(tmp_path).path == begun.path
+
+
+# ---------------------------------------------------------------- exit codes
+
+
+@pytest.mark.parametrize(
+    ("kinds", "unasked", "code"),
+    [
+        ((), (), 0),
+        (("wrong result",), (), 1),
+        (("timeout",), (), 4),
+        (("crashed", "wrong result", "error"), (), 1),
+        (("interrupted",), ("a",), 4),
+        (("not available",), (), 4),
+        (("not available",), ("a",), 0),
+        (("not available", "error"), ("a",), 4),
+    ],
+)
+def test_the_exit_code_says_whether_every_cell_is_right(kinds, unasked, code, make_run):
+    run = make_run(iterations=1, kernels=1)
+    failures = [Failure("a", f"{n}", n + 1, kind, "x") for n, kind in enumerate(kinds)]
+    assert exit_code(assemble([run], failures, ["triton_v2"]), unasked) == code
+
+
+def test_what_only_the_machine_knows_is_one_line_too(tmp_path):
+    process = started(tmp_path, ["reference"], "--dataset", write_dataset(tmp_path / "data", (7,)),
+                      "--workload", "zz", every=False)  # fmt: skip
+    code, output, errors = finished(process)
+    assert (code, output) == (2, "")
+    (line,) = errors
+    assert line.startswith("moeprof: error: unknown workload 'zz'")
+    assert not list((tmp_path / "traces/bench").iterdir())
 
 
 # ---------------------------------------------------------------- folders and plans

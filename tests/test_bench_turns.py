@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
 
 from moeprof.bench.cells import Failure
+from moeprof.benching import worker
 from moeprof.benching.bench import groups
 from moeprof.benching.messages import (
     Asked,
@@ -25,7 +27,6 @@ from moeprof.benching.messages import (
     to_line,
 )
 from moeprof.benching.words import without_paths
-from moeprof.benching.worker import Problems, work
 from moeprof.errors import UsageError
 from moeprof.measure.inputs import fingerprints
 from moeprof.measure.turns import balanced_orders, in_turn
@@ -132,7 +133,7 @@ def problems(tmp_path):
         *("quick", 0, 1, 2, 0, "flush", ("first", "bare", "stages")),
         *(RTOL, ATOL, REQUIRED_MATCHED_RATIO, MAX_RELATIVE_L2),
     )
-    return Problems(
+    return worker.Problems(
         *(definition, dataset.workloads(definition), dataset, settings),
         *("uniform", "quantised", "cpu", False, False),
     )
@@ -152,7 +153,7 @@ def measured(problems, solutions, tmp_path, cells=None, flag=None):
         return Job(str(tmp_path / "bench"), cells or plan.cells)
 
     asked = [Asked(solution, True) for solution in solutions]
-    work(problems, asked, send, job)
+    worker.work(problems, asked, send, job)
     return told
 
 
@@ -281,6 +282,18 @@ def test_what_does_not_load_is_a_column_with_its_reason(problems, tmp_path):
     assert (broken.name, broken.kind, broken.source_hash) == ("broken", "error", "")
     assert "broken.py:1: invalid syntax" in broken.problem and str(tmp_path) not in broken.problem
     assert reference.kind is None and len(reference.source_hash) == 64
+    assert {one.solution for one in of(told, Turn)} == {"reference"}
+
+
+def test_a_solution_whose_library_is_missing_is_not_available(problems, tmp_path, monkeypatch):
+    """As on a GPU, where a torch twin is never timed in a library's place."""
+    on_a_gpu = partial(worker.refuse_stand_ins, device="cuda")
+    monkeypatch.setattr(worker, "refuse_stand_ins", lambda loaded, device: on_a_gpu(loaded))
+    told = measured(problems, ["sglang_v2", "reference"], tmp_path)
+    (ready,) = of(told, Ready)
+    absent, reference = ready.plan.solutions
+    assert (absent.name, absent.kind, reference.kind) == ("sglang_v2", "not available", None)
+    assert "needs a library that does not load here (sgl_kernel" in absent.problem
     assert {one.solution for one in of(told, Turn)} == {"reference"}
 
 
