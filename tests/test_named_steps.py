@@ -108,6 +108,12 @@ def test_gemms_without_a_number_are_told_by_the_activation_between_them() -> Non
     assert told("grouped_gemm", "grouped_gemm", "grouped_gemm") == ["forward"] * 3
 
 
+def test_a_kernel_that_is_told_only_where_it_stands_is_the_calls_own_elsewhere() -> None:
+    assert told("my_quant", "gemm1_k", "my_quant", "gemm2_k", "my_quant") == [
+        "forward", "gemm1", "swiglu_quant", "gemm2", "forward",
+    ]  # fmt: skip
+
+
 def test_libraries_may_be_mixed() -> None:
     assert told(
         "moe_fused_gate_kernel", "compute_expert_offsets", "my_permute",

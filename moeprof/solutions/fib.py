@@ -96,7 +96,7 @@ def _imported(file: SolutionFile) -> Callable[..., Any]:
     folder.mkdir()
     unpack(file.solution, folder)
     _forget(package)
-    sys.path.append(str(parent))  # stays: a solution may import more of itself when it is called
+    sys.path.insert(0, str(parent))  # stays: a solution may import more of itself when called
     importlib.invalidate_caches()
     parts = Path(spec.entry_path).with_suffix("").parts
     with _explained(file, folder):

@@ -89,6 +89,12 @@ def test_the_other_process_keeps_exit_codes_and_lines(root: Path) -> None:
     done = run(root, "def run(:")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "main.py:1: invalid syntax" in done.stderr
-    done = run(root, filling("", "output.mul_(2)"))
+    late = filling(
+        "KEPT['calls'] = KEPT.get('calls', 0) + 1\n"
+        "if KEPT['calls'] > 5:\n    output.copy_(KEPT['result'])\n    return",
+        "KEPT['result'] = output.clone()",
+    )
+    done = run(root, late)  # right at first; the clocks have run before it is found out
     assert done.returncode == 1 and "wrong result: fib:theirs on T=7" in done.stderr
+    assert "after the measurement its result is wrong" in done.stderr
     assert "WRONG" in done.stdout and len(records(root)) == 1
