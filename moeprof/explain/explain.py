@@ -38,7 +38,7 @@ from moeprof.measure.execute import (
 from moeprof.measure.passes import Passes
 from moeprof.measure.plan import Inputs, Plan
 from moeprof.measure.record import as_run
-from moeprof.measure.workbench import Case, try_out
+from moeprof.measure.workbench import Case, still_right, try_out
 from moeprof.records import CPU_PASSES, PASSES, Run, Sample
 from moeprof.solutions.catalog import LoadedSolution, load_solution
 
@@ -134,6 +134,9 @@ class Explaining:
                 self.progress.step(f"{name} {case.forward.solution.name}")
                 self.passes.measure(name, case)
         varying.measure_stages(self.passes, self.progress)
+        for case in (base, other):
+            still_right(case, self.settings)
+            self.require_right(case)
         runs = [
             as_run(self.plan.run, one, case, self.passes, position)
             for position, (one, case) in enumerate(zip(loaded, (base, other), strict=True))
@@ -159,12 +162,16 @@ class Explaining:
         """First calls and verdicts of the two; there is nothing to explain about a wrong result."""
         for case in (base, other):
             self.try_out(case)
-            if not case.correctness.passed:
-                name = case.forward.solution.name
-                raise WrongResult(
-                    f"the result of {name} is wrong: {case.correctness.problem}",
-                    do=f"moeprof run --solution {name} shows more",
-                )
+            self.require_right(case)
+
+    def require_right(self, case: Case) -> None:
+        """Raise WrongResult unless the verdict on ``case`` is good."""
+        if not case.correctness.passed:
+            name = case.forward.solution.name
+            raise WrongResult(
+                f"the result of {name} is wrong: {case.correctness.problem}",
+                do=f"moeprof run --solution {name} shows more",
+            )
 
     def check_variants(self, sides: Sequence[Case], contenders: Sequence[Contender]) -> None:
         """First calls and verdicts of the variants; one that is wrong is shown and not timed."""

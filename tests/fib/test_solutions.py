@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from inspect import getclosurevars
@@ -409,3 +410,40 @@ def test_a_result_remembered_only_later_is_found_after_the_clocks(
     good = verdict(filling())
     still_right(good, bench[2])
     assert good.correctness.passed and good.passes
+
+
+CPP = """
+#include <tvm/ffi/container/tensor.h>
+#include <tvm/ffi/function.h>
+using tvm::ffi::TensorView;
+
+void run(TensorView, TensorView, TensorView, TensorView hidden_scale, TensorView, TensorView,
+         TensorView, TensorView, int64_t, double, TensorView output) {
+  uint16_t* rows = static_cast<uint16_t*>(output.data_ptr());
+  for (int64_t n = 0; n < output.size(0) * output.size(1); ++n) rows[n] = 0x3f80;
+}
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(run, run);
+"""
+
+
+def test_cpp_is_built_by_flashinfer_bench_itself(
+    root: Path, tmp_path: Path, bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("flashinfer_bench")
+    pytest.importorskip("tvm_ffi")
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    monkeypatch.setenv("FIB_CACHE_PATH", str(tmp_path / "cache"))
+    built = tracesets.solution("ones", language="cpp", entry_point="main.cpp::run")
+    built["sources"] = [{"path": "main.cpp", "content": CPP}]
+    broken = {**built, "name": "broken", "sources": [{"path": "main.cpp", "content": "int x"}]}
+    for document in (built, broken):
+        tracesets.put(root, document)
+    problem, reference, settings = bench
+    case = problem.case(load(root, "ones").solution)
+    try_out(case, reference, CpuDevice(), settings)
+    assert "of the output matches" in (case.correctness.problem or "")  # it filled in ones
+    assert bool((case.given["output"] == 1).all())
+    with pytest.raises(MoeprofError, match="fib:broken raised BuildError") as caught:
+        load(root, "broken")
+    assert "\n" not in str(caught.value) and str(tmp_path) not in str(caught.value)
