@@ -8,7 +8,6 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -33,6 +32,7 @@ from moeprof.storage.benches import (
     open_folder,
     to_resume,
 )
+from moeprof.storage.locks import locked
 from tests.benches import TINY, write_dataset, write_opaque, write_right
 from tests.fib import tracesets
 from tests.privacy import private_words
@@ -46,7 +46,7 @@ BRIEF = (
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def started(folder, solutions, *arguments, every=True, **options):
+def started(folder, solutions, *arguments, every=True, preexec_fn=None, **variables):
     """A bench as from a shell, in a folder with a dataset and solutions, of every workload."""
     command = [sys.executable, "-m", "moeprof", "bench", "--solutions", ",".join(solutions), *BRIEF]
     command += ["--all-workloads"] if every else []
@@ -54,11 +54,11 @@ def started(folder, solutions, *arguments, every=True, **options):
     return subprocess.Popen(
         [str(part) for part in command],
         cwd=folder,
-        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
+        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
+        preexec_fn=preexec_fn,
     )
 
 
@@ -231,8 +231,8 @@ def test_solutions_of_a_traceset_need_trust_and_may_misbehave(tmp_path, capfd):
     assert run_command(["bench", "--solutions", "fib:theirs", "--dataset", str(root)]) == 2
     assert "fib:theirs is foreign code of 'somebody'" in capfd.readouterr().err
     brief = ("--num-tokens", "7", "--passes", "bare", "--timeout", "8", "--trust")
-    before = set(Path(tempfile.gettempdir()).glob("moeprof-fib-*"))
-    process = started(tmp_path, names, *brief, every=False)
+    (tmp_path / "temporary").mkdir()
+    process = started(tmp_path, names, *brief, every=False, TMPDIR=tmp_path / "temporary")
     code, _, errors = finished(process)
     assert code == 4
     assert kinds(tmp_path) == {
@@ -244,7 +244,7 @@ def test_solutions_of_a_traceset_need_trust_and_may_misbehave(tmp_path, capfd):
     assert any(f"it is a solution of another; expected {TINY}" in line for line in errors)
     (run,) = [run for run in the_bench(tmp_path).runs() if run.solution.name == "fib:theirs"]
     assert run.solution.author == "somebody" and run.solution.stage_names == ("forward",)
-    assert set(Path(tempfile.gettempdir()).glob("moeprof-fib-*")) <= before
+    assert list((tmp_path / "temporary").glob("moeprof-fib-*")) == []
 
 
 def test_a_full_disk_ends_the_bench_in_one_line_and_it_can_be_resumed(tmp_path):
@@ -476,6 +476,11 @@ def test_a_name_is_taken_once_and_fresh_moves_the_old_bench_aside(plan, tmp_path
     first = create(tmp_path, "mine", plan)
     with pytest.raises(UsageError, match="there is a bench mine already; --resume goes on"):
         create(tmp_path, "mine", plan)
+    with (
+        locked(first.path / BENCH_FILE, 1.0),
+        pytest.raises(UsageError, match="bench mine is being measured by another process"),
+    ):
+        create(tmp_path, "mine", plan, fresh=True)
     create(tmp_path, "mine", replace(plan, routing="zipf:1.2"), fresh=True)
     names = sorted(one.path.name for one in benches(tmp_path))
     assert names[0] == "mine" and names[1].startswith("mine@2") and len(names) == 2

@@ -13,6 +13,7 @@ from moeprof.benching import worker
 from moeprof.benching.bench import groups
 from moeprof.benching.messages import (
     Asked,
+    Broken,
     End,
     Failed,
     Fatal,
@@ -103,6 +104,7 @@ PLAN = BenchPlan(
         Recorded("a", "b"),
         Failed(FAILURE, True),
         Fatal("the disk is full", 2),
+        Broken("Traceback:\n  ..."),
         End(),
     ],
     ids=lambda message: type(message).__name__,

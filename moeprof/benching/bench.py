@@ -21,6 +21,7 @@ from typing import Protocol
 from moeprof.bench.cells import Failure, FailureKind
 from moeprof.benching.messages import (
     Asked,
+    Broken,
     End,
     Event,
     Failed,
@@ -50,7 +51,8 @@ from moeprof.storage.locks import locked
 WORKLOADS_A_PROCESS = 5
 ENDS_TO_BE_DROPPED = 2
 DEFAULT_SECONDS = 300.0
-LEAST_PREPARING_SECONDS = 300.0  # importing every kernel library, weights, ceilings
+LEAST_LOADING_SECONDS = 60.0  # the first of a kernel library imports it
+LEAST_PREPARING_SECONDS = 300.0  # importing torch, weights, ceilings
 
 REFERENCE = "reference"
 
@@ -70,6 +72,13 @@ def groups(
     """The workloads of each process: as few processes as ``size`` allows, small and large alike."""
     count = -(-len(workloads) // size)
     return tuple(tuple(workloads[first::count]) for first in range(count))
+
+
+def _least_seconds(doing: Event | None) -> float:
+    """What a process is given at least, whatever a solution is given for its turn."""
+    if isinstance(doing, Turn):
+        return 0.0
+    return LEAST_LOADING_SECONDS if isinstance(doing, Loading) else LEAST_PREPARING_SECONDS
 
 
 def bench(
@@ -155,10 +164,7 @@ class _Bench:
         """Listen until the process has ended or must be; who is to blame is noted."""
         doing: Event | None = None
         while True:
-            patient = isinstance(doing, Turn)
-            limit = self.seconds if patient else max(self.seconds, LEAST_PREPARING_SECONDS)
-            if isinstance(doing, Loading):
-                limit = self.seconds
+            limit = max(self.seconds, _least_seconds(doing))
             event = process.next(limit)
             if isinstance(event, Ended):
                 if not (isinstance(doing, Failed) and doing.ends):
@@ -171,6 +177,8 @@ class _Bench:
                 error = MoeprofError(event.message)
                 error.exit_code = event.exit_code
                 raise error
+            if isinstance(event, Broken):
+                raise RuntimeError(f"the measuring process failed:\n{event.traceback}")
             if isinstance(event, End):
                 return
             if isinstance(event, Ready):
@@ -212,7 +220,9 @@ class _Bench:
             plan.environment.device,
             plan.environment.card,
         ):
-            raise EnvironmentMissing("another GPU answered while the bench ran", do="--resume")
+            raise EnvironmentMissing(
+                "another GPU answered while the bench ran", do="see CUDA_VISIBLE_DEVICES; --resume"
+            )
         known = {one.name: one for one in begun.solutions}
         same = replace(
             begun,

@@ -113,16 +113,25 @@ class Fatal:
 
 
 @dataclass(frozen=True, slots=True)
+class Broken:
+    """Moeprof's own code failed: a bug, with its traceback."""
+
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """Every cell of the job has a record or a failure."""
 
 
-Event = Loading | Ready | Preparing | Turn | Recorded | Failed | Fatal | End
+Event = Loading | Ready | Preparing | Turn | Recorded | Failed | Fatal | Broken | End
 Message = Event | Request | Job
 _KINDS: Mapping[str, type[Any]] = MappingProxyType(
     {
         kind.__name__: kind
-        for kind in (Loading, Ready, Preparing, Turn, Recorded, Failed, Fatal, End, Request, Job)
+        for kind in (
+            *(Request, Job, Loading, Ready, Preparing, Turn, Recorded, Failed, Fatal, Broken, End),
+        )
     }
 )
 

@@ -11,7 +11,7 @@ import sys
 import traceback
 from typing import Any
 
-from moeprof.benching.messages import Event, Fatal, Job, Request, from_line, to_line
+from moeprof.benching.messages import Broken, Event, Fatal, Job, Request, from_line, to_line
 from moeprof.benching.process import die_with_parent
 from moeprof.errors import MoeprofError
 
@@ -24,8 +24,14 @@ def main(descriptor: int, parent: int) -> None:
         _work(descriptor)
     except MoeprofError as error:
         _send(descriptor, Fatal(str(error), error.exit_code))
-    except BaseException:
-        traceback.print_exc()
+    except RuntimeError as error:
+        if "CUDA" in str(error):  # a fault of some solution's, noticed late
+            traceback.print_exc()
+        else:
+            _send(descriptor, Broken(traceback.format_exc()))
+        code = 1
+    except Exception:
+        _send(descriptor, Broken(traceback.format_exc()))
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()

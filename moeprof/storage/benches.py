@@ -24,6 +24,7 @@ from moeprof.errors import RecordError, UsageError
 from moeprof.records import Environment, Run, Settings
 from moeprof.storage.atomic import write_atomically
 from moeprof.storage.codec import decode, encode
+from moeprof.storage.locks import is_free
 from moeprof.storage.store import find_runs, load, plain, save
 
 FORMAT, FAILURES_FORMAT = "moeprof bench", "moeprof bench failures"
@@ -235,6 +236,8 @@ def check_name(name: str) -> str:
 
 def move_aside(path: Path) -> None:
     """Give a bench's name free: its folder becomes ``<name>@<created>``."""
+    if not is_free(path / BENCH_FILE):
+        raise UsageError(f"bench {path.name} is being measured by another process", do="end it")
     created = re.sub(r"[^0-9TZ]", "", open_folder(path).created.split("+")[0]) + "Z"
     for attempt in range(1, 1000):
         aside = path.with_name(f"{path.name}@{created}{f'-{attempt}' if attempt > 1 else ''}")
