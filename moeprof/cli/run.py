@@ -17,12 +17,11 @@ from moeprof.cli.options import (
 )
 from moeprof.cli.output import show, show_json, shown_path, stdout_kept
 from moeprof.cli.supervised import (
-    ARGUMENTS,
-    DEFAULT_SECONDS,
     KeepsArguments,
     Supervisor,
     WatchedProgress,
     supervised,
+    timeout_options,
 )
 from moeprof.errors import EXIT_WRONG_RESULT
 
@@ -45,15 +44,7 @@ from moeprof.errors import EXIT_WRONG_RESULT
     help="Also time as flashinfer-bench does: 0.1.2's event pairs, main's CUPTI span; GPU only. "
     "Its sizes (10 warm-ups, 50 iterations, 3 trials) and, unless chosen, --weights harness.",
 )
-@click.option(
-    "--timeout",
-    "seconds",
-    type=click.FloatRange(0, min_open=True),
-    metavar="S",
-    help="Stop a solution whose pass on a workload takes longer than S seconds "
-    f"[default: {DEFAULT_SECONDS:g} for fib:NAME, else none].",
-)
-@click.option("--supervisor", type=int, hidden=True)
+@timeout_options
 @traces_option
 @json_option
 @click.pass_context
@@ -75,14 +66,12 @@ def command(
     kept in every case.
     """
     from moeprof.cli.planning import check_solution
-    from moeprof.fib.find import is_fib, shown
+    from moeprof.fib.find import is_fib
 
-    foreign = is_fib(options["solution"])
-    if supervisor is None and (foreign or seconds is not None):
-        check_solution(options["solution"], options["dataset"], options["trust"])
-        arguments = ("run", *context.meta[ARGUMENTS])
-        name = shown(options["solution"])
-        context.exit(supervised(arguments, name, seconds or DEFAULT_SECONDS))
+    solution = options["solution"]
+    if supervisor is None and (is_fib(solution) or seconds is not None):
+        check_solution(solution, options["dataset"], options["trust"])
+        context.exit(supervised(context, [solution], seconds))
     watched = Supervisor(supervisor)
     with watched.told():
         context.exit(_run(context, traces, as_json, watched, supervisor is not None, options))

@@ -20,21 +20,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from moeprof.errors import EXIT_INTERRUPTED, MoeprofError, WrongResult
+from moeprof.importing.names import printable
 
 if TYPE_CHECKING:
     from moeprof.measure.execute import Progress
 
 DEFAULT_SECONDS = 300.0  # FlashInfer-Bench's own for a solution on a workload
 GRACE_SECONDS = 5.0  # for what a process still does after its last word
+LONGEST_NAME = 120
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 ARGUMENTS = "moeprof.arguments"
+Command = TypeVar("Command", bound=Callable[..., Any])
 FOLDERS = "moeprof-fib-{process}-"  # temporary folders of a process, by solutions.fib
 
 
@@ -44,6 +47,19 @@ class KeepsArguments(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[ARGUMENTS] = tuple(args)
         return super().parse_args(ctx, args)
+
+
+def timeout_options(command: Command) -> Command:
+    """--timeout, and the hidden option by which the watched process knows that it is one."""
+    timeout = click.option(
+        "--timeout",
+        "seconds",
+        type=click.FloatRange(0, min_open=True),
+        metavar="S",
+        help="Stop a solution whose pass on a workload takes longer than S seconds "
+        f"[default: {DEFAULT_SECONDS:g} for fib:NAME, else none].",
+    )
+    return timeout(click.option("--supervisor", type=int, hidden=True)(command))
 
 
 # ---------------------------------------------------------------- inside
@@ -114,12 +130,14 @@ class WatchedProgress:
 # ---------------------------------------------------------------- outside
 
 
-def supervised(arguments: Sequence[str], solution: str, seconds: float) -> int:
-    """Run ``moeprof ARGUMENTS`` again as a watched process; its exit code.
+def supervised(context: click.Context, solutions: Sequence[str], seconds: float | None) -> int:
+    """Run the command of ``context`` again as a watched process; its exit code.
 
     WrongResult if it does not come back within ``seconds`` of what it said it begins, or ends
-    without having decided on an exit code.
+    without having decided on an exit code. solutions: whom to blame.
     """
+    name = " or ".join(printable(solution, LONGEST_NAME) for solution in solutions)
+    arguments = [str(context.info_name), *context.meta[ARGUMENTS]]
     ours, theirs = os.pipe()
     try:
         child = _start([*arguments, "--supervisor", str(theirs)], theirs)
@@ -129,7 +147,7 @@ def supervised(arguments: Sequence[str], solution: str, seconds: float) -> int:
     finally:
         os.close(theirs)
     try:
-        return _watch(child, ours, solution, seconds)
+        return _watch(child, ours, name, seconds or DEFAULT_SECONDS)
     finally:
         os.close(ours)
         _end(child)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moeprof.errors import UsageError, nearest
+from moeprof.fib.find import is_fib
 from moeprof.storage.store import OF_CAPTURE, RunFile, find_runs, load
 
 Key = tuple[str, int, str]  # definition (its folder), number of tokens, first digits of the uuid
@@ -37,6 +38,8 @@ class Wanted:
 
 def is_path(name: str) -> bool:
     """Whether ``name`` means a file rather than a solution."""
+    if is_fib(name):  # whose name may hold anything
+        return False
     return bool(re.search(r"[/\\]|\.json(\.gz)?$", name)) or Path(name).is_file()
 
 
