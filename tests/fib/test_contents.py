@@ -322,3 +322,10 @@ def test_no_bytes_stop_the_reader(tmp_path_factory: pytest.TempPathFactory, cont
     assert not contents.solutions
     for file in contents.unreadable:
         assert (file.path + file.problem).isprintable()
+
+
+def test_a_recorded_foreign_solution_is_looked_up_by_its_name_whatever_it_holds() -> None:
+    from moeprof.storage.lookup import is_path
+
+    assert not is_path("fib:theirs") and not is_path("fib:a/b.json")
+    assert is_path("a/b.json")

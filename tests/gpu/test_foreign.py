@@ -36,6 +36,10 @@ def spin(flag, result):
 def fill(start, count, BLOCK: tl.constexpr):
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     tl.store(start + place, 1.0, mask=place < count)
+
+@triton.jit
+def broken(start):
+    tl.store(start, no_such_value)
 """
 
 
@@ -118,6 +122,19 @@ def test_a_fault_of_a_kernel_is_one_line(tmp_path: Path, capfd: pytest.CaptureFi
     told = capfd.readouterr().err
     assert code == 1 and "Traceback" not in told
     assert "made the GPU fault" in told or "ended the process" in told or "outside" in told
+
+
+def test_a_kernel_that_does_not_compile_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    main = "from .kernels import broken\n" + tracesets.filling("", "broken[(1,)](output)")
+    put(tmp_path, "uncompiled", main)
+    code, (record,) = run_foreign(tmp_path, "uncompiled", "--num-tokens", "7", "--passes", "bare")
+    told = capfd.readouterr().err
+    assert code == 1 and "Traceback" not in told
+    problem = record.correctness.problem or ""
+    assert "no_such_value" in problem and problem.isprintable()
+    assert str(tmp_path) not in problem and "/tmp/" not in problem
 
 
 @pytest.mark.parametrize("solution", ["triton_v2", "triton_v3"])
