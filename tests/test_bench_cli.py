@@ -42,6 +42,12 @@ BRIEF = (
     *("--device", "cpu", "--definition", "tiny", "--routing", "uniform"),
     *("--warmup", "0", "--iterations", "2", "--trials", "1"),
 )
+WITHOUT_TORCH = (
+    "import sys\n"
+    "for name in ('torch', 'triton', 'pynvml'): sys.modules[name] = None\n"
+    "from moeprof.cli.main import run_command\n"
+    "sys.exit(run_command(sys.argv[1:]))\n"
+)
 # one thread: torch's spin while others hold the cores, which takes ten times as long
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -184,15 +190,9 @@ def test_the_same_tables_come_from_the_records_without_torch(misbehaved):
     """And from plain folders of records, which know no failures."""
     folder, _, output, _ = misbehaved
     path = the_bench(folder).path
-    program = (
-        "import sys\n"
-        "for name in ('torch', 'triton', 'pynvml'): sys.modules[name] = None\n"
-        "from moeprof.cli.main import run_command\n"
-        "sys.exit(run_command(['bench', '--records', *sys.argv[1:]]))\n"
-    )
 
     def shown(*arguments):
-        command = [sys.executable, "-c", program, *map(str, arguments)]
+        command = [sys.executable, "-c", WITHOUT_TORCH, "bench", "--records", *map(str, arguments)]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=ENVIRONMENT)
         assert "Traceback" not in done.stderr, done.stderr
         return done.returncode, done.stdout
@@ -205,9 +205,10 @@ def test_the_same_tables_come_from_the_records_without_torch(misbehaved):
 
 
 def test_real_kernels_beside_the_reference(tmp_path):
+    """The side that watches has neither torch nor Triton."""
     arguments = ("--num-tokens", "7", "--passes", "bare", "--iterations", "1", "--name", "mine")
-    command = [sys.executable, "-m", "moeprof", "bench", "--solutions", "triton_v3,reference"]
-    command += [*BRIEF, *arguments, "--traces", str(tmp_path), "--json"]
+    arguments += ("--solutions", "triton_v3,reference", "--traces", str(tmp_path), "--json")
+    command = [sys.executable, "-c", WITHOUT_TORCH, "bench", *BRIEF, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
     cells = json.loads(done.stdout)["cells"]
@@ -361,6 +362,26 @@ def test_ctrl_c_and_a_kill_lose_nothing_that_was_finished(tmp_path, capfd):
         "leave --resume out\n"
     )
     assert the_bench(tmp_path).path == begun.path
+
+
+def test_what_failed_in_one_bench_and_was_measured_in_a_later_one_is_measured(
+    plan, tmp_path, make_run, capfd
+):
+    run = make_run(iterations=1, kernels=1)
+    plan = replace(plan, solutions=plan.solutions[:1])
+    create(tmp_path, "one", plan)
+    two = create(tmp_path, "two", plan)
+
+    def code(*folders):
+        return run_command(["bench", "--records", *map(str, folders)])
+
+    assert code(tmp_path / "bench") == 4
+    assert "interrupted: triton_v2 on T=56" in capfd.readouterr().err
+    two.keep(replace(run, created="2000-01-01T00:00:00+00:00"))
+    assert code(tmp_path / "bench") == 4, "an old record says nothing of a later failure"
+    two.keep(replace(run, created="2999-01-01T00:00:00+00:00"))
+    assert code(tmp_path / "bench") == code(two.path) == code(two.path / "triton_v2") == 0
+    assert code(two.path.parent / "one") == 4
 
 
 # ---------------------------------------------------------------- exit codes

@@ -243,16 +243,16 @@ def _refuse_measuring(context: click.Context) -> None:
 def _of_records(
     records: Sequence[Path], solutions: Sequence[str]
 ) -> tuple[Bench, list[BenchFolder]]:
-    """The bench that records make. Folders of benches tell their failures too."""
+    """The bench that records make. In a folder of benches these alone count, failures too."""
     from moeprof.cli.report import record_files
-    from moeprof.storage.benches import BENCH_FILE, is_bench, open_folder
+    from moeprof.storage.benches import BENCH_FILE, open_folder
     from moeprof.storage.store import load
 
-    homes = [path for path in records if path.is_dir()]
-    found = {file.parent for home in homes for file in home.rglob(BENCH_FILE) if is_bench(home)}
+    inside = {path: [file.parent for file in path.rglob(BENCH_FILE)] for path in records}
+    found = {folder for folders in inside.values() for folder in folders}
     folders = [open_folder(path) for path in sorted(found)]
-    others = [path for path in records if not (path.is_dir() and is_bench(path))]
-    runs = [load(path) for path in record_files(others)] if others else []
+    others = [path for path in records if not inside[path]]
+    runs = [load(file) for file in record_files(others)] if others else []
     return _assembled(folders, runs, solutions), folders
 
 
@@ -263,7 +263,17 @@ def _assembled(
 
     names = dict.fromkeys(name for folder in folders for name in folder.plan.names)
     every = [*runs, *(run for folder in folders for run in folder.runs())]
-    failures = [failure for folder in folders for failure in folder.failures()]
+    newest = {
+        (run.solution.name, run.workload.uuid): run.created
+        for run in sorted(every, key=lambda run: run.created)
+    }
+    failures = [
+        failure
+        for folder in folders
+        for failure in folder.failures()
+        # what failed in one bench may have been measured in a later one
+        if newest.get((failure.solution, failure.uuid), "") < folder.created
+    ]
     if solutions:
         wanted = {*solutions, REFERENCE}
         every = [run for run in every if run.solution.name in wanted]
