@@ -376,7 +376,7 @@ def test_what_failed_in_one_bench_and_was_measured_in_a_later_one_is_measured(
         return run_command(["bench", "--records", *map(str, folders)])
 
     assert code(tmp_path / "bench") == 4
-    assert "interrupted: triton_v2 on T=56" in capfd.readouterr().err
+    assert "interrupted: triton_v2 on T=7" in capfd.readouterr().err
     two.keep(replace(run, created="2000-01-01T00:00:00+00:00"))
     assert code(tmp_path / "bench") == 4, "an old record says nothing of a later failure"
     two.keep(replace(run, created="2999-01-01T00:00:00+00:00"))
