@@ -182,7 +182,8 @@ def _watch(child: subprocess.Popen[bytes], pipe: int, solution: str, seconds: fl
                 )
             text = os.read(pipe, 4096)
         except KeyboardInterrupt:
-            _interrupt(child)
+            if _interrupted(child):
+                return EXIT_INTERRUPTED  # it has said so itself
             raise
         if not text:
             break
@@ -211,10 +212,12 @@ def _wait(child: subprocess.Popen[bytes]) -> None:
         child.wait(GRACE_SECONDS)
 
 
-def _interrupt(child: subprocess.Popen[bytes]) -> None:
+def _interrupted(child: subprocess.Popen[bytes]) -> bool:
+    """Pass Ctrl-C on; whether the process ended of it."""
     with suppress(ProcessLookupError, subprocess.TimeoutExpired):
         os.kill(child.pid, signal.SIGINT)
-        child.wait(GRACE_SECONDS)
+        return child.wait(GRACE_SECONDS) == EXIT_INTERRUPTED
+    return False
 
 
 def _ending(child: subprocess.Popen[bytes]) -> str:

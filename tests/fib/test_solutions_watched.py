@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,15 +22,21 @@ def root(tmp_path: Path) -> Path:
     return tracesets.make(tmp_path / "set")
 
 
-def run(root: Path, main: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def start(root: Path, main: str, *arguments: str) -> subprocess.Popen[str]:
     tracesets.put(root, tracesets.solution("theirs", main))
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "moeprof", "run", "--solution", "fib:theirs", "--trust",
          "--dataset", str(root), "--traces", str(root.parent / "traces"), "--num-tokens", "7",
          "--device", "cpu", "--passes", "bare", "--iterations", "2", *arguments],
-        capture_output=True, text=True, timeout=120,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "TMPDIR": str(root.parent / "tmp")},
     )  # fmt: skip
+
+
+def run(root: Path, main: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    process = start(root, main, *arguments)
+    out, error = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, error)
 
 
 def records(root: Path) -> list[Path]:
@@ -98,3 +105,16 @@ def test_the_other_process_keeps_exit_codes_and_lines(root: Path) -> None:
     assert done.returncode == 1 and "wrong result: fib:theirs on T=7" in done.stderr
     assert "after the measurement its result is wrong" in done.stderr
     assert "WRONG" in done.stdout and len(records(root)) == 1
+
+
+def test_ctrl_c_ends_both_processes_with_one_line(root: Path) -> None:
+    mark = root.parent / "called"
+    process = start(root, filling(f"open({str(mark)!r}, 'w').close()\nwhile True: pass"))
+    deadline = time.monotonic() + 60
+    while not mark.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "")
+    assert error.strip() == "moeprof: error: interrupted; finished records were kept"
+    assert not left_behind(root)
