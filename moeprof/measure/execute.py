@@ -28,8 +28,9 @@ from moeprof.measure import parity
 from moeprof.measure.passes import CUPTI_PASSES, Passes
 from moeprof.measure.plan import Inputs, Plan
 from moeprof.measure.record import as_run
+from moeprof.measure.reference import Reference
 from moeprof.measure.turns import in_turn
-from moeprof.measure.workbench import Case, Problem, Reference, still_right, try_out
+from moeprof.measure.workbench import Case, Problem, still_right, try_out
 from moeprof.records import PARITY_PASSES, PASSES, Run
 from moeprof.solutions.catalog import LoadedSolution, load_solution
 from moeprof.solutions.raised import said

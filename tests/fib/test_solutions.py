@@ -18,7 +18,8 @@ from moeprof.errors import EnvironmentMissing, MoeprofError, UsageError
 from moeprof.fib.find import find_solution
 from moeprof.fib.unpack import source_hash
 from moeprof.measure.inputs import changed_inputs
-from moeprof.measure.workbench import Case, Problem, Reference, still_right, try_out
+from moeprof.measure.reference import Reference
+from moeprof.measure.workbench import Case, Problem, still_right, try_out
 from moeprof.records import Settings
 from moeprof.solutions.catalog import LoadedSolution, check_exists, load_solution
 from moeprof.timing.device import CpuDevice
