@@ -566,6 +566,13 @@ def test_what_cannot_be_meant_is_one_line_before_anything_starts(
     assert words in told and told.count("\n") == 1 and told.startswith("moeprof: error: ")
 
 
+def test_a_page_without_plotly_is_refused_before_anything_starts(monkeypatch, capfd):
+    monkeypatch.setattr("moeprof.benching.bench.Process", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run_command(["bench", "-o", "page.html"]) == 2
+    assert "page.html needs plotly" in capfd.readouterr().err
+
+
 def test_traces_that_cannot_be_written_are_refused_before_anything_starts(
     tmp_path, monkeypatch, capfd
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -9,7 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from moeprof.errors import EXIT_INCOMPLETE, EXIT_OK, EXIT_WRONG_RESULT, UsageError
+from moeprof.errors import (
+    EXIT_INCOMPLETE,
+    EXIT_OK,
+    EXIT_WRONG_RESULT,
+    EnvironmentMissing,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from moeprof.bench.cells import Bench
@@ -19,8 +26,11 @@ SHOWN_FAILURES = 20  # lines on stderr; the tables name them all
 
 
 def check_files(files: Sequence[Path]) -> None:
-    """Raise UsageError unless each can be written and its ending names a format."""
+    """UsageError unless each can be written and its ending names a format, EnvironmentMissing if
+    a page's plots cannot be had: all this is said before minutes are spent on measuring."""
     for path in files:
+        if path.suffix.lower() == ".html" and importlib.util.find_spec("plotly") is None:
+            raise EnvironmentMissing(f"{path} needs plotly", do="pip install plotly, or choose .md")
         if path.suffix.lower() not in ENDINGS:
             raise UsageError(f"the ending of {path} names no format", ", ".join(ENDINGS))
         if path.is_dir() or not path.absolute().parent.is_dir():
@@ -33,8 +43,6 @@ def deliver(bench: Bench, files: Sequence[Path], as_json: bool, folders: Sequenc
     from moeprof.cli.output import show, show_json
     from moeprof.storage.atomic import write_atomically
 
-    for path in files:
-        write_atomically(path, written(bench, path.suffix.lower()).encode())
     if as_json:
         from moeprof.reports.bench_json import DOCUMENT, bench_document
 
@@ -46,6 +54,8 @@ def deliver(bench: Bench, files: Sequence[Path], as_json: bool, folders: Sequenc
         if folders:
             show(f"records in {', '.join(folders)}")
     _tell(bench)
+    for path in files:
+        write_atomically(path, written(bench, path.suffix.lower()).encode())
 
 
 def written(bench: Bench, ending: str) -> str:

@@ -107,7 +107,9 @@ def test_three_solutions_on_three_workloads(tmp_path: Path) -> None:
             off_us = abs(check.predicted_us - check.measured_us)
             assert off_us <= max(3.0, 0.05 * check.measured_us), (name, size)
         assert len({runs[name, size].routing.histogram_hash for name in GOOD}) == 1
-    assert "triton_v3" in (tmp_path / "t.md").read_text()
+    assert "triton\\_v3" in (tmp_path / "t.md").read_text()  # as Markdown escapes it
+    cells = json.loads((tmp_path / "t.json").read_text())["cells"]
+    assert {cell["kind"] for cell in cells} == {"measured"}
     # beside each other as by itself
     code, _, _ = moeprof(tmp_path, "run", "--solution", "triton_v3", "--num-tokens", "901",
                          "--traces", "alone", "--passes", "bare,graph")  # fmt: skip
