@@ -15,7 +15,8 @@ run: .venv/.ready-to-run
 	@$(PY) -m moeprof run $(RUN_FLAGS)
 
 test: lint
-	@$(PY) -m pytest -n auto --dist worksteal $(PYTEST_FLAGS)
+	@# a worker a core: threads of torch beside them only wait for each other
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal $(PYTEST_FLAGS)
 
 lint: .venv/.ready-to-test
 	@$(PY) -m ruff check .

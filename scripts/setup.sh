@@ -52,8 +52,11 @@ install_on_gpu_torch() {
 
 install_dev() {
   pip "${@}" -e '.[dev]' || die "the test tools could not be installed"
-  # its TraceSet is what our dataset must be readable by; its own dependencies are gigabytes of CUDA
+  # the one's TraceSet must read our dataset, the other's timer is what parity copies; what they
+  # depend on is gigabytes of CUDA
   pip --no-deps flashinfer-bench==0.1.2 || die "flashinfer-bench could not be installed"
+  imports flashinfer || pip --no-deps flashinfer-python==0.6.13 ||
+    die "flashinfer-python could not be installed"
 }
 
 install_browser() {

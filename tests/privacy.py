@@ -19,7 +19,7 @@ def private_words() -> set[str]:
     meant = {platform.python_version(), platform.machine(), *library_versions().values()}
     names = {getpass.getuser(), socket.gethostname(), platform.node()}
     paths = {str(Path.home()), os.getcwd()}
-    values = {value for value in os.environ.values() if not _is_plain_word(value)}
+    values = {value for value in os.environ.values() if value and not _is_plain_word(value)}
     return ({*values} - meant) | names | paths
 
 

@@ -309,7 +309,8 @@ def test_dev_full_is_named_as_a_full_disk():
         full.write(b"x")
     from moeprof.storage.atomic import _explained
 
-    assert "No space left on device" in str(_explained(Path("a/b"), caught.value))
+    explained = str(_explained(Path("a/b"), caught.value, "--traces DIR"))
+    assert "No space left on device" in explained and "--traces DIR" in explained
 
 
 def test_replacing_and_not_replacing(tmp_path):

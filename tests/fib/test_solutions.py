@@ -206,7 +206,11 @@ LOADING = {
     "raises": ("x = 1\nraise KeyError('k')", {}, r"main\.py:2 raised KeyError: 'k'"),
     "exits": ("import sys\nsys.exit(0)", {}, r"main\.py:2 raised SystemExit \(sys\.exit\(0\)\)"),
     "missing module": ("import no_such_thing", {}, "ModuleNotFoundError: No module named 'no_s"),
-    "absolute import of a sibling": ("import reference", {}, "No module named 'reference'"),
+    "absolute import of a sibling": (
+        "import beside_theirs",
+        {"files": {"beside_theirs.py": "x = 1"}},
+        "No module named 'beside_theirs'",
+    ),
     "up": (None, {"files": {"../x.py": "1"}}, r"1 files cannot be read"),
     "absolute": (None, {"files": {"/tmp/x.py": "1"}}, r"1 files cannot be read"),
     "drive": (None, {"files": {"C:\\x.py": "1"}}, "a relative path of plain names"),

@@ -14,7 +14,6 @@ import pytest
 from moeprof.cli.main import run_command
 
 pytestmark = pytest.mark.gpu
-pytest.importorskip("flashinfer_bench")
 
 DEFINITION = "moe_fp8_block_scale_ds_routing_topk8_ng8_kg4_e32_h7168_i2048"
 SOLUTIONS = ("triton_v2", "triton_v3", "cutedsl_v3_2")
@@ -57,6 +56,11 @@ def bench(root, solutions, cache, *options, **variables):
         assert key not in found, "two traces of one solution and workload"
         found[key] = trace["evaluation"]
     return found
+
+
+@pytest.fixture(autouse=True, scope="module")
+def flashinfer_bench():
+    return pytest.importorskip("flashinfer_bench")
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,9 @@ import pytest
 from moeprof.analysis.parity import ParityLatency, parity_latency
 from moeprof.analysis.profiles import UNATTRIBUTED
 from moeprof.storage import store
+from tests.gpu.test_fib import bench, export
 
 pytestmark = pytest.mark.gpu
-pytest.importorskip("flashinfer_bench")
-pytest.importorskip("flashinfer.testing")
-
-from tests.gpu.test_fib import bench, export  # noqa: E402
 
 DRIVER = Path(__file__).with_name("parity_driver.py")
 TURNS = Path(__file__).with_name("parity_turns.py")
@@ -52,6 +49,13 @@ class Figures:
     def difference(self, timer: str) -> float:
         """Ours less theirs, a fraction of theirs."""
         return statistics.median(self.ours[timer]) / statistics.median(self.theirs[timer]) - 1.0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def flashinfers() -> None:
+    """Without either there is nothing to compare with."""
+    pytest.importorskip("flashinfer_bench")
+    pytest.importorskip("flashinfer.testing")
 
 
 @pytest.fixture(scope="module")
