@@ -91,6 +91,22 @@ def test_a_destination_passing_function_may_name_its_parameters_freely(tmp_path)
     assert written == [64]
 
 
+def test_files_of_two_folders_have_each_its_own_modules(tmp_path):
+    loaded = {}
+    for folder in ("one", "two", "one"):
+        (tmp_path / folder / "helpers_xyz").mkdir(parents=True, exist_ok=True)
+        write(tmp_path / folder, f"FOLDER = {folder!r}\n", "helper_xyz.py")
+        write(tmp_path / folder, f"DEEPER = {folder!r}\n", "helpers_xyz/__init__.py")
+        text = (
+            "from helper_xyz import FOLDER\nfrom helpers_xyz import DEEPER\n"
+            f"def run({TEN}):\n    return FOLDER, DEEPER\n"
+        )
+        loaded[folder] = load_solution(write(tmp_path / folder, text), "cpu")
+        for name, one in loaded.items():
+            assert one.solution.stages[0].function(*[None] * 10) == (name, name)
+    assert loaded["one"].source_hash != loaded["two"].source_hash
+
+
 def test_a_file_may_compose_stages_and_import_what_lies_beside_it(tmp_path):
     write(tmp_path, "NAME = 'composed'\n", "beside_it_xyz.py")
     text = (

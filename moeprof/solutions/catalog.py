@@ -13,7 +13,6 @@ import importlib
 import importlib.util
 import inspect
 import os
-import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from moeprof.contract import STEPS, Solution, Stage
 from moeprof.errors import ContractError, EnvironmentMissing, MoeprofError, UsageError, nearest
 from moeprof.fib.find import find_solution, is_fib, require_trust
 from moeprof.problem.operation import INPUTS
+from moeprof.solutions.beside import import_file
 from moeprof.solutions.sources import package_folder, solution_files, source_hash
 
 # in the order FlashInfer-Bench passes them; destination-passing adds output
@@ -115,7 +115,9 @@ def _load_own(name: str) -> LoadedSolution:
 
 def _load_users(path: Path) -> LoadedSolution:
     with _explained(path):
-        module = _import_file(path)
+        module = import_file(path)
+        if module is None:
+            raise ContractError(f"{path} is no Python file", expected="a name ending in .py")
     solution = getattr(module, "SOLUTION", None)
     run = getattr(module, "run", None)
     opaque = False
@@ -126,21 +128,6 @@ def _load_users(path: Path) -> LoadedSolution:
         found = "neither SOLUTION nor run" if solution is None else f"a {type(solution).__name__}"
         raise ContractError(f"{path} holds {found}", expected=_TWO_WAYS)
     return replace(_identified(module, solution, path.name), opaque=opaque)
-
-
-def _import_file(path: Path) -> ModuleType:
-    """Run a user's file as a module; modules beside it can be imported, as in a script."""
-    name = f"moeprof_user.{path.stem.replace('.', '_')}"  # a stage's backend is the last part
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
-    if spec is None or spec.loader is None:
-        raise ContractError(f"{path} is no Python file", expected="a name ending in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and triton.jit look their module up there
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)
-    spec.loader.exec_module(module)
-    return module
 
 
 @contextmanager
