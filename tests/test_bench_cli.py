@@ -384,6 +384,17 @@ def test_what_failed_in_one_bench_and_was_measured_in_a_later_one_is_measured(
     assert code(two.path.parent / "one") == 4
 
 
+def test_pairwise_ratios_are_over_the_baseline(root, capfd):
+    folder = str(root / "traces/recorded/h200-bench/triton_v3")
+    other = str(root / "traces/recorded/h200-bench/triton_v2")
+    for arguments, over in (
+        (["--solutions", "triton_v2,triton_v3"], "triton_v2"),
+        (["--solutions", "triton_v2,triton_v3", "--baseline", "triton_v3"], "triton_v3"),
+    ):
+        assert run_command(["bench", "--records", folder, other, "--json", *arguments]) == 0
+        assert json.loads(capfd.readouterr().out)["baseline"] == over
+
+
 # ---------------------------------------------------------------- exit codes
 
 
@@ -536,6 +547,10 @@ def test_a_damaged_plan_is_one_line(plan, tmp_path):
         (["--solutions", "reference,reference"], "reference is named twice"),
         (["--solutions", " , "], "--solutions names none"),
         (["--solutions", "fib:x", "--dataset", "/nowhere"], "/nowhere"),
+        (
+            ["--solutions", "triton_v2,triton_v3", "--baseline", "triton_v1"],
+            "no solution 'triton_v1' in this bench; expected triton_v2, triton_v3",
+        ),
         (["--resume", "--fresh"], "--resume and --fresh were given together"),
         (["--resume"], "nothing to resume: there is no bench"),
         (["--name", "../x"], "cannot name a bench"),

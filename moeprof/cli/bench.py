@@ -20,6 +20,7 @@ from moeprof.cli.options import (
 )
 from moeprof.cli.output import shown_path
 from moeprof.errors import UsageError
+from moeprof.storage.lookup import is_path
 
 if TYPE_CHECKING:
     from moeprof.bench.cells import Bench
@@ -37,6 +38,11 @@ _OF_MEASURING = ("num_tokens", "workload", "all_workloads", "definition", "passe
     "--solutions",
     metavar="A,B,...",
     help="Names or paths of files [default: all that come with moeprof and load here].",
+)
+@click.option(
+    "--baseline",
+    metavar="NAME",
+    help="What pairwise ratios are over [default: the first solution].",
 )
 @click.option("--num-tokens", type=int, metavar="T", help="The workload of T tokens, or a new one.")
 @click.option("--workload", metavar="UUID-PREFIX", help="One workload.")
@@ -82,6 +88,7 @@ def command(
     /,
     folders: tuple[Path, ...],
     solutions: str | None,
+    baseline: str | None,
     name: str | None,
     resume: bool,
     fresh: bool,
@@ -115,11 +122,12 @@ def command(
         raise UsageError(found, do="--records DIR... shows records, --solutions A,B measures")
     if records:
         _refuse_measuring(context)
-        _finish(context, *_of_records(folders, _split(solutions)), files, as_json)
+        _finish(context, *_of_records(folders, _split(solutions), baseline), files, as_json)
         return
     request = _request(solutions, options)
+    _check_baseline(baseline, request)
     folder = _measured(request, traces, name, (resume, fresh), seconds)
-    bench = _assembled([folder], ())
+    bench = _assembled([folder], (), baseline=baseline)
     _finish(context, bench, [folder], files, as_json)
 
 
@@ -155,6 +163,13 @@ def _request(solutions: str | None, options: dict[str, Any]) -> Request:
     if REFERENCE not in (one.solution for one in asked):
         asked.append(Asked(REFERENCE, False))
     return Request(tuple(asked), options)
+
+
+def _check_baseline(baseline: str | None, request: Request) -> None:
+    """Said before minutes of measuring. A file's solution may have another name than the file."""
+    names = [asked.solution for asked in request.solutions if asked.solution != REFERENCE]
+    if baseline is not None and baseline not in names and not any(map(is_path, names)):
+        raise UsageError(f"no solution {baseline!r} in this bench", ", ".join(names))
 
 
 def _split(solutions: str | None) -> tuple[str, ...]:
@@ -241,7 +256,7 @@ def _refuse_measuring(context: click.Context) -> None:
 
 
 def _of_records(
-    records: Sequence[Path], solutions: Sequence[str]
+    records: Sequence[Path], solutions: Sequence[str], baseline: str | None
 ) -> tuple[Bench, list[BenchFolder]]:
     """The bench that records make. In a folder of benches these alone count, failures too."""
     from moeprof.cli.report import record_files
@@ -253,11 +268,14 @@ def _of_records(
     folders = [open_folder(path) for path in sorted(found)]
     others = [path for path in records if not inside[path]]
     runs = [load(file) for file in record_files(others)] if others else []
-    return _assembled(folders, runs, solutions), folders
+    return _assembled(folders, runs, solutions, baseline), folders
 
 
 def _assembled(
-    folders: Sequence[BenchFolder], runs: Sequence[Any], solutions: Sequence[str] = ()
+    folders: Sequence[BenchFolder],
+    runs: Sequence[Any],
+    solutions: Sequence[str] = (),
+    baseline: str | None = None,
 ) -> Bench:
     from moeprof.bench.cells import assemble
 
@@ -278,4 +296,4 @@ def _assembled(
         wanted = {*solutions, REFERENCE}
         every = [run for run in every if run.solution.name in wanted]
         failures = [failure for failure in failures if failure.solution in wanted]
-    return assemble(every, failures, solutions or tuple(names))
+    return assemble(every, failures, solutions or tuple(names), baseline=baseline)
