@@ -15,8 +15,10 @@ run: .venv/.ready-to-run
 	@$(PY) -m moeprof run $(RUN_FLAGS)
 
 test: lint
-	@# a worker a core: threads of torch beside them only wait for each other
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal $(PYTEST_FLAGS)
+	@# tests that measure wait for each other, hence a worker more than cores (8 min 18 s on two of
+	@# them, 10 min 8 s without); threads of torch beside them only get in each other's way
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) \
+	  --dist worksteal $(PYTEST_FLAGS)
 
 lint: .venv/.ready-to-test
 	@$(PY) -m ruff check .

@@ -5,10 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from moeprof import __version__
 from moeprof.bench.causes import Explanation, explain
 from moeprof.bench.cells import Bench
 from moeprof.bench.conditions import conditions, letters
@@ -29,10 +27,15 @@ from moeprof.reports.bench_grids import (
     speedup_grid,
     summary_grid,
 )
-from moeprof.reports.html import page as report
+from moeprof.reports.html.shell import document
 
 HERE = Path(__file__).parent / "bench_page"
 SIGNS = {"best": " *", "tie": " ~"}
+STYLE = """
+td.tie, td.strong { font-weight: 650; }
+td.best { color: var(--better); }
+td.failed { color: var(--worse); }
+"""
 
 
 def bench_page(bench: Bench) -> str:
@@ -43,21 +46,20 @@ def bench_page(bench: Bench) -> str:
     lead, *others = said or (phrases.title(bench),)
     doubts = phrases.warnings(bench, groups)
     runs = [cell.measured.created for cell in bench.every_cell if cell.measured is not None]
-    return Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape(phrases.title(bench)),
-        subject=html.escape(_subject(bench)),
+    return document(
+        HERE,
+        title=f"moeprof bench: {phrases.title(bench)}",
+        heading="Bench",
+        subject=_subject(bench),
+        origin=f" from records up to {max(runs)}" if runs else "",
+        data=_content(bench, found),
+        style=STYLE,
         lead=html.escape(lead),
         others=_list(others, ""),
         doubts="\n".join(f'<p class="caution">{html.escape(text)}</p>' for text in doubts),
         failures=_failures(failed),
         legend=html.escape(legend(bench)),
         note=html.escape(phrases.ACCOUNT_NOTE),
-        version=html.escape(__version__),
-        moment=html.escape(f" from records up to {max(runs)}" if runs else ""),
-        style=(Path(report.__file__).parent / "page.css").read_text(encoding="utf-8"),
-        script=(HERE / "page.js").read_text(encoding="utf-8"),
-        data=report.packed(_content(bench, found)),
-        plotly=report.plotly_script(),
     )
 
 

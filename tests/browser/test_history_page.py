@@ -32,7 +32,7 @@ def test_every_series_is_drawn(browser, tmp_path, width, dark):
     path = tmp_path / "history.html"
     path.write_text(history_page([series, series]), encoding="utf-8")
     with browser.open(path.as_uri(), width, dark) as tab:
-        tab.wait_for("document.documentElement?.dataset.drawn === '2'")
+        tab.wait_for("document.documentElement?.dataset.ready === 'yes'")
         points = (
             "document.querySelectorAll('#series0 .scatterlayer .trace:nth-child(2) path.point')"
         )
@@ -56,7 +56,7 @@ def test_names_are_text_and_never_html(browser, tmp_path):
     path = tmp_path / "history.html"
     path.write_text(history_page([series]), encoding="utf-8")
     with browser.open(path.as_uri(), 1000) as tab:
-        tab.wait_for("document.documentElement?.dataset.drawn === '1'")
+        tab.wait_for("document.documentElement?.dataset.ready === 'yes'")
         assert tab.evaluate("document.querySelectorAll('img').length") == 0
         assert wicked in tab.evaluate("document.querySelector('h3').textContent")
         assert tab.problems == []

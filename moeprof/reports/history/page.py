@@ -5,14 +5,12 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from moeprof import __version__
 from moeprof.history.values import Point, Series
 from moeprof.reports.history import phrases
-from moeprof.reports.html import page as report
 from moeprof.reports.html.plot import Figure, rounded, shown
+from moeprof.reports.html.shell import document
 
 HERE = Path(__file__).parent
 GRID = {"gridcolor": "--grid", "zerolinecolor": "--grid", "linecolor": "--grid"}
@@ -24,16 +22,14 @@ def history_page(every: Sequence[Series]) -> str:
     lead, *others = [phrases.headline(one) for one in every]
     items = "\n".join(f"<li>{html.escape(other)}</li>" for other in others)
     summary = f'<p class="lead">{html.escape(lead)}.</p>\n' + f"<ul>{items}</ul>" * bool(others)
-    return Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape(every[0].subject.solution),
-        subject=html.escape(str(every[0].subject)),
+    return document(
+        HERE,
+        title=f"moeprof history: {every[0].subject.solution}",
+        heading="History",
+        subject=str(every[0].subject),
+        origin=f" from checks up to {max(phrases.moment(one.points[-1]) for one in every)}",
+        data=[figure(one) for one in every],
         summary=summary,
-        version=html.escape(__version__),
-        newest=html.escape(max(phrases.moment(one.points[-1]) for one in every)),
-        style=(Path(report.__file__).parent / "page.css").read_text(encoding="utf-8"),
-        script=(HERE / "page.js").read_text(encoding="utf-8"),
-        data=report.packed([figure(one) for one in every]),
-        plotly=report.plotly_script(),
     )
 
 

@@ -1,120 +1,18 @@
 // Draws what the page's data holds. All text goes in as text, never as HTML.
 "use strict";
 (async () => {
-  const data = await unpack(document.getElementById("data").textContent);
-  const byId = (id) => document.getElementById(id);
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const narrow = window.matchMedia("(max-width: 600px)");
-  const touch = window.matchMedia("(pointer: coarse)").matches;
-  const drawn = new Map(); // id of a plot -> its figure, to draw again in other colours
+  const { byId, element, draw, legend, notes, options } = page;
+  const data = await page.data();
   let share = false; // stages as a share of each span rather than in us
   let oneScale = false; // both timelines over the same time
 
-  async function unpack(text) {
-    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Response(stream).json();
-  }
-
-  function element(tag, text, className) {
-    const made = document.createElement(tag);
-    if (text !== undefined) made.textContent = text;
-    if (className) made.className = className;
-    return made;
-  }
-
-  // ---- figures
-
-  function resolve(value, colours) {
-    if (typeof value === "string") {
-      return value.startsWith("--") ? colours.getPropertyValue(value).trim() : value;
-    }
-    if (Array.isArray(value)) return value.map((item) => resolve(item, colours));
-    if (value === null || typeof value !== "object") return value;
-    if (Array.isArray(value.dict) && Array.isArray(value.index)) {
-      const found = resolve(value.dict, colours);
-      return value.index.map((position) => found[position]);
-    }
-    return Object.fromEntries(
-      Object.entries(value).map(([key, item]) => [key, resolve(item, colours)]));
-  }
-
-  function axis(own, colours) {
-    const line = colours.getPropertyValue("--grid").trim();
-    if (narrow.matches && own.ticktext) {
-      own.ticktext = own.ticktext.map((text) => text.replace(": ", "<br>"));
-    }
-    return {
-      automargin: true, gridcolor: line, zerolinecolor: line, linecolor: line,
-      exponentformat: "none", separatethousands: true, ...own,
-      title: { ...own.title, font: { size: 12 }, standoff: 8 },
-    };
-  }
-
-  function draw(id, figure) {
-    drawn.set(id, figure);
-    const node = byId(id);
-    node.closest("figure").hidden = !figure || figure.data.length === 0;
-    if (node.closest("figure").hidden) {
-      Plotly.purge(node);
-      return;
-    }
-    const colours = getComputedStyle(document.documentElement);
-    const own = resolve(figure.layout, colours);
-    const layout = {
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", bargap: 0.3,
-      font: { family: getComputedStyle(document.body).fontFamily, size: narrow.matches ? 11 : 12.5,
-              color: colours.getPropertyValue("--ink").trim() },
-      margin: { l: 8, r: 16, t: 8, b: 40 }, showlegend: false, dragmode: touch ? false : "zoom",
-      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
-      hoverlabel: { namelength: -1, align: "left" }, hovermode: "closest", ...own,
-      xaxis: axis(own.xaxis, colours), yaxis: axis(own.yaxis, colours),
-    };
-    if (layout.showlegend) layout.height += 24 * (narrow.matches ? 3 : 1);
-    Plotly.react(node, resolve(figure.data, colours), layout,
-      { responsive: true, displaylogo: false, displayModeBar: false, showTips: false });
-  }
-
-  // ---- tables and words
-
+  // marks: for each row the column of its best value
   function table(grid, marks) {
-    const box = element("div", undefined, "scroll");
-    box.tabIndex = 0;
-    const made = element("table");
-    made.setAttribute("aria-label", grid.title);
-    if (grid.headings.some((heading) => heading)) {
-      const head = made.createTHead().insertRow();
-      grid.headings.forEach((heading, column) => {
-        const cell = element("th", heading, column < grid.left ? "word" : "");
-        cell.scope = "col";
-        head.append(cell);
-      });
-    }
-    const body = made.createTBody();
-    grid.rows.forEach((cells, row) => {
-      const line = body.insertRow();
-      if (cells[0] === "sum") line.className = "sum";
-      cells.forEach((text, column) => {
-        let className = column < grid.left ? "word" : "";
-        if (grid.left > 1 && column === grid.left - 1) className += " text";
-        if (marks && marks[row] === column) className += " best";
-        line.append(element("td", text, className));
-      });
+    const word = (column) => (column < grid.left ? "word" : "");
+    return page.table(grid, word, (text, row, column) => {
+      const wide = grid.left > 1 && column === grid.left - 1 ? " text" : "";
+      return [text, word(column) + wide + (marks && marks[row] === column ? " best" : "")];
     });
-    box.append(made);
-    const whole = element("div");
-    whole.append(element("p", grid.title, "note"), box);
-    return whole;
-  }
-
-  function legend(id, entries) {
-    byId(id).replaceChildren(...entries.map(([name, variable]) => {
-      const item = element("li");
-      const swatch = element("i");
-      swatch.style.background = `var(${variable})`;
-      item.append(swatch, document.createTextNode(name));
-      return item;
-    }));
   }
 
   function list(sentences) {
@@ -123,16 +21,9 @@
     return made;
   }
 
-  function notes(pairs) {
-    const made = element("dl", undefined, "notes");
-    for (const [label, text] of pairs) made.append(element("dt", label), element("dd", text));
-    return made;
-  }
-
   // ---- one workload
 
   const chooser = { workload: byId("workload"), first: byId("first"), second: byId("second") };
-  const options = (names) => names.map((name, position) => new Option(name, position));
   const workload = () => data.workloads[chooser.workload.value];
   const chosen = () => [chooser.first, chooser.second].map((one) => data.solutions[one.value]);
 
@@ -236,7 +127,6 @@
   chooser.workload.addEventListener("change", showWorkload);
   chooser.first.addEventListener("change", showSides);
   chooser.second.addEventListener("change", showSides);
-  document.documentElement.dataset.ready = "yes";
   byId("share").addEventListener("click", () => {
     share = !share;
     showStages();
@@ -245,7 +135,5 @@
     oneScale = !oneScale;
     showTimelines();
   });
-  const again = () => drawn.forEach((figure, id) => draw(id, figure));
-  dark.addEventListener("change", again);
-  narrow.addEventListener("change", again);
+  page.ready();
 })();

@@ -1,28 +1,16 @@
-"""ReportData -> one HTML page: figures, tables and plotly.js in one file, nothing fetched.
-
-The page's policy forbids every fetch, so that a file that is passed on stays what it was. Words and
-figures are put in as compressed JSON and shown by the page's own script as text; the few sentences
-in the HTML itself are escaped here. plotly.js is the one that plotly's Python package carries (it
-has no smaller bundle), read as a file: importing the package would cost more than making the page.
-"""
+"""ReportData -> one HTML page: figures and tables in one file, nothing fetched (``shell``)."""
 
 from __future__ import annotations
 
-import base64
-import gzip
 import html
-import importlib.util
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from moeprof import __version__
 from moeprof.analysis.lanes import CAUSES
-from moeprof.errors import EnvironmentMissing
 from moeprof.reports import compare_phrases
 from moeprof.reports.html import figures, roofline
+from moeprof.reports.html.shell import document
 from moeprof.reports.kernel_metrics import kernel_grid
 from moeprof.reports.overview import Grid
 from moeprof.reports.parity import parity_grids
@@ -37,37 +25,17 @@ HERE = Path(__file__).parent
 def report_page(data: ReportData) -> str:
     """The whole page. Equal data give equal pages."""
     lead, *others = data.summary or ("There is nothing to compare",)
-    return Template(_part("page.html")).substitute(
-        title=html.escape(", ".join(data.solutions)),
-        subject=html.escape(subject(data)),
+    return document(
+        HERE,
+        title=f"moeprof: {', '.join(data.solutions)}",
+        heading="Where the time goes",
+        subject=subject(data),
+        origin=f" from records up to {data.newest}",
+        data=_content(data),
         summary=f'<p class="lead">{html.escape(lead)}.</p>\n{_list(others, "")}',
         ceilings=html.escape(data.ceilings_label),
         doubts=_list(tables.warnings(data), "doubts") or "<p>None.</p>",
-        version=html.escape(__version__),
-        newest=html.escape(data.newest),
-        style=_part("page.css"),
-        script=_part("page.js"),
-        data=packed(_content(data)),
-        plotly=plotly_script(),
     )
-
-
-def plotly_script() -> str:
-    """plotly.js. Raises EnvironmentMissing where plotly is not installed."""
-    package = importlib.util.find_spec("plotly")
-    path = Path(package.origin or "").parent / "package_data" / "plotly.min.js" if package else None
-    if path is None or not path.is_file():
-        raise EnvironmentMissing(
-            "plotly, which draws the figures of an HTML report, is not installed",
-            do="pip install plotly, or --format md",
-        )
-    return path.read_text(encoding="utf-8").replace("</script", "<\\/script")
-
-
-def packed(value: Any) -> str:
-    """``value`` as JSON, compressed, in letters that mean nothing in HTML; a fifth of the size."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode()
 
 
 def _content(data: ReportData) -> dict[str, Any]:
@@ -181,7 +149,3 @@ def _list(sentences: Sequence[str], css_class: str) -> str:
         return ""
     items = "\n".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
     return f'<ul class="{css_class}">\n{items}\n</ul>'
-
-
-def _part(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
