@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -595,3 +596,20 @@ def test_traces_that_cannot_be_written_are_refused_before_anything_starts(
     (tmp_path / "file").write_text("")
     assert run_command(["bench", "--traces", str(tmp_path / "file" / "x")]) == 2
     assert "choose a --traces folder" in capfd.readouterr().err
+
+
+def test_a_bench_in_a_log_says_a_line_a_minute(plan, tmp_path, monkeypatch, capfd):
+    """No terminal, no bar; yet ten minutes without a word look like a hang."""
+    from moeprof.cli import progress
+
+    clock = iter([0.0, 59.0, 61.0, 100.0, 125.0])
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    bar = progress.BenchBar()
+    bar.begin(create(tmp_path, "one", plan), 8, 0)
+    for number in range(4):
+        bar.turn(f"triton_v3 T=7 bare {number}", number, number / 4)
+    bar.finish()
+    assert capfd.readouterr().err.splitlines() == [
+        "moeprof: 25 % done, 1 of 8 cells; triton_v3 T=7 bare 1",
+        "moeprof: 75 % done, 3 of 8 cells; triton_v3 T=7 bare 3",
+    ]

@@ -1,7 +1,9 @@
-"""The progress bars of ``run`` and ``bench`` on stderr; none where stderr is no terminal."""
+"""The progress bars of ``run`` and ``bench`` on stderr; where stderr is no terminal a bench says a
+line now and then, and nothing else is drawn."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -16,6 +18,9 @@ from rich.progress import (
 
 if TYPE_CHECKING:
     from moeprof.storage.benches import BenchFolder
+
+
+SECONDS_A_LINE = 60.0  # of a bench in a log
 
 
 class ProgressBar:
@@ -71,6 +76,7 @@ class BenchBar:
             disable=not self._console.is_terminal,
         )
         self._cells = 0
+        self._told = time.monotonic()
         self._task = self._progress.add_task("starting", total=1.0, cells="")
         self._progress.start()
 
@@ -83,6 +89,10 @@ class BenchBar:
         """Whose turn begins. share_done: of all turns of the bench."""
         shown = f"{cells_done} of {self._cells} cells" if self._cells else ""
         self._progress.update(self._task, description=text, cells=shown, completed=share_done)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._told >= SECONDS_A_LINE:
+            self._told = now
+            self.say(f"{100 * share_done:.0f} % done, {shown}; {text}")
 
     def say(self, text: str) -> None:
         """One line that stays, above the bar."""
