@@ -202,6 +202,11 @@ class Settings:
     max_relative_l2: float
     parity: ParitySettings | None = None
 
+    @property
+    def turns(self) -> int:
+        """A solution's turns on a workload: one a pass, in ``bare`` one a trial."""
+        return len(self.passes) + (self.trials - 1) * ("bare" in self.passes)
+
 
 @dataclass(frozen=True, slots=True)
 class StageCorrectness:

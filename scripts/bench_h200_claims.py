@@ -14,7 +14,6 @@ from scripts.bench_h200_data import Here, Published, groups_of
 # a ratio holds within these factors of the published one's logarithm; it has a direction at all
 # if it is beyond 1 % of 1, by which kernels differ between two processes
 LESS, MORE, DIRECTION = 2 / 3, 3 / 2, 0.01
-COMPILED_BEFORE = "not seen: caches were warm (findings, 9)"
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from moeprof.storage.locks import locked
 from tests.benches import TINY, write_dataset, write_opaque, write_right
 from tests.fib import tracesets
 from tests.privacy import private_words
+from tests.processes import gone
 
 ROOT = Path(__file__).resolve().parents[1]
 BRIEF = (
@@ -293,19 +294,6 @@ def waiting(folder, *arguments):
 def children_of(pid):
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in listed]
-
-
-def gone(pid, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        except FileNotFoundError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def contents(folder):

@@ -27,6 +27,7 @@ from moeprof.storage import store
 from moeprof.storage.checks import CheckFolder, new_check_folder, runs_in
 from tests.checks import write_solution
 from tests.privacy import private_words
+from tests.processes import gone
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = "moe_fp8_block_scale_ds_routing_topk8_ng8_kg4_e8_h256_i256"
@@ -229,19 +230,6 @@ def hanging(tmp_path, finished):
     finally:
         process.kill()
         process.communicate()
-
-
-def gone(pid, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        except FileNotFoundError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.02)
-    return False
 
 
 @pytest.mark.parametrize(("number", "finished"), [(signal.SIGINT, 1), (signal.SIGTERM, 0)])

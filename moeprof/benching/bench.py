@@ -320,8 +320,7 @@ class _Bench:
             self.watch.turn(text, 0, 0.0)
             return
         plan = self.folder.plan
-        settings = plan.settings
-        a_cell = len(settings.passes) + (settings.trials - 1) * ("bare" in settings.passes)
+        a_cell = plan.settings.turns
         done = self.recorded | self.failures.keys()
         begun = sum(n for cell, n in self.turns.items() if cell not in done)
         share = (len(done) * a_cell + begun) / max(1, a_cell * len(plan.cells))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 from moeprof.bench.cells import Failure, FailureKind
 from moeprof.benching.words import without_paths
@@ -127,12 +127,7 @@ class End:
 Event = Loading | Ready | Preparing | Turn | Recorded | Failed | Fatal | Broken | End
 Message = Event | Request | Job
 _KINDS: Mapping[str, type[Any]] = MappingProxyType(
-    {
-        kind.__name__: kind
-        for kind in (
-            *(Request, Job, Loading, Ready, Preparing, Turn, Recorded, Failed, Fatal, Broken, End),
-        )
-    }
+    {kind.__name__: kind for kind in get_args(Message)}
 )
 
 

@@ -9,15 +9,12 @@ its context with it.
 from __future__ import annotations
 
 import ctypes
-import glob
 import os
 import secrets
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import deque
 from contextlib import suppress
@@ -25,9 +22,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from moeprof.benching.messages import Event, Job, Request, Turn, from_line, to_line
-from moeprof.capturing.process import MARK, PR_SET_PDEATHSIG, marked
-from moeprof.checking.trees import here
+from moeprof.capturing.process import MARK, PR_SET_PDEATHSIG, marked, signal_name
+from moeprof.checking.trees import own_environment
 from moeprof.errors import EnvironmentMissing
+from moeprof.fib.unpack import remove_folders
 from moeprof.importing.names import printable
 
 MODULE = "moeprof.cli.bench_child"
@@ -47,10 +45,7 @@ class Ended:
     def __str__(self) -> str:
         if self.code >= 0:
             return f"its process ended with exit code {self.code}"
-        try:
-            return f"its process was ended by {signal.Signals(-self.code).name}"
-        except ValueError:
-            return f"its process was ended by signal {-self.code}"
+        return f"its process was ended by {signal_name(-self.code)}"
 
 
 class Process:
@@ -62,7 +57,6 @@ class Process:
         self._partial = b""
         self._printed = b""
         events, told = os.pipe()
-        path = os.pathsep.join(str(folder) for folder in here())
         # -P: a torch.py in the user's folder is not what a solution means by torch
         command = [sys.executable, "-P", "-m", MODULE, str(told), str(os.getpid())]
         try:
@@ -72,7 +66,7 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=(told,),
-                env={**os.environ, "PYTHONPATH": path, MARK: self._mark},
+                env={**own_environment(), MARK: self._mark},
                 start_new_session=True,  # Ctrl-C reaches the watcher alone, which ends the rest
             )
         finally:
@@ -128,13 +122,7 @@ class Process:
             ) from None
         finally:
             self._close()
-            self._remove_folders()
-
-    def _remove_folders(self) -> None:
-        """What ``solutions.fib`` unpacked in the process, which ends without clearing up."""
-        pattern = os.path.join(tempfile.gettempdir(), f"moeprof-fib-{self._child.pid}-*")
-        for folder in glob.glob(pattern):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folders(self._child.pid)
 
     def _close(self) -> None:
         self._selector.close()

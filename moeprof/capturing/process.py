@@ -35,6 +35,14 @@ class Finished:
     output: str
 
 
+def signal_name(number: int) -> str:
+    """What a signal is called."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def run(
     command: Sequence[str],
     environment: Mapping[str, str],

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
-import signal
 import sys
 from pathlib import Path
 
 from moeprof.capturing.process import run as run_child
+from moeprof.capturing.process import signal_name
 from moeprof.checking import child
 from moeprof.checking.request import Request
 from moeprof.checking.trees import Tree
@@ -51,12 +51,5 @@ def failure(code: int, output: str, tree: Tree) -> MoeprofError:
         return EnvironmentMissing(reason)
     last = lines[-1][:200] if lines else "it printed nothing"
     if code < 0:
-        return EnvironmentMissing(f"it was ended by {_signal_name(-code)}; last line: {last}")
+        return EnvironmentMissing(f"it was ended by {signal_name(-code)}; last line: {last}")
     return EnvironmentMissing(f"it ended with exit code {code} and no record; last line: {last}")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +36,7 @@ class Tree:
 
     def environment(self) -> dict[str, str]:
         """This process's environment with the tree's modules first."""
-        own = [str(path) for path in self.python_path]
-        return {**os.environ, "PYTHONPATH": os.pathsep.join(own)}
+        return _environment(self.python_path)
 
 
 def working_tree(solution: str) -> Tree:
@@ -51,6 +51,15 @@ def working_tree(solution: str) -> Tree:
         commit = git(repository, "rev-parse", "--verify", "--quiet", "HEAD") or ""
         dirty = bool(git(repository, "status", "--porcelain", "--untracked-files=no"))
     return Tree("working tree", given, Path.cwd(), here(), commit=commit, dirty=dirty)
+
+
+def own_environment() -> dict[str, str]:
+    """This process's environment, in which another one runs the very same moeprof."""
+    return _environment(here())
+
+
+def _environment(python_path: Iterable[Path]) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, python_path))}
 
 
 def here() -> tuple[Path, ...]:

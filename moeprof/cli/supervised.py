@@ -11,14 +11,11 @@ code that the command decided on; what a foreign thread or exit handler does lat
 from __future__ import annotations
 
 import ctypes
-import glob
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -35,10 +32,8 @@ if TYPE_CHECKING:
 DEFAULT_SECONDS = 300.0  # FlashInfer-Bench's own for a solution on a workload
 GRACE_SECONDS = 5.0  # for what a process still does after its last word
 LONGEST_NAME = 120
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 ARGUMENTS = "moeprof.arguments"
 Command = TypeVar("Command", bound=Callable[..., Any])
-FOLDERS = "moeprof-fib-{process}-"  # temporary folders of a process, by solutions.fib
 
 
 class KeepsArguments(click.Command):
@@ -154,15 +149,15 @@ def supervised(context: click.Context, solutions: Sequence[str], seconds: float 
 
 
 def _start(arguments: Sequence[str], descriptor: int) -> subprocess.Popen[bytes]:
-    from moeprof.checking.trees import here
+    from moeprof.capturing.process import PR_SET_PDEATHSIG
+    from moeprof.checking.trees import own_environment
 
     libc = ctypes.CDLL(None)
-    path = os.pathsep.join(str(folder) for folder in here())
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "moeprof", *arguments],
         pass_fds=(descriptor,),
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": path},
+        env=own_environment(),
         start_new_session=True,  # one signal ends it with all that it has started
         preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
     )
@@ -221,23 +216,23 @@ def _interrupted(child: subprocess.Popen[bytes]) -> bool:
 
 
 def _ending(child: subprocess.Popen[bytes]) -> str:
+    from moeprof.capturing.process import signal_name
+
     try:
         code = child.wait(GRACE_SECONDS)
     except subprocess.TimeoutExpired:
         return "it closed its files"
     if code >= 0:
         return f"exit code {code}"
-    with suppress(ValueError):
-        return signal.Signals(-code).name
-    return f"signal {-code}"
+    return signal_name(-code)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
     """Nothing of it keeps running, and no folder of it stays."""
+    from moeprof.fib.unpack import remove_folders
+
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):
         child.wait(GRACE_SECONDS)
-    pattern = os.path.join(tempfile.gettempdir(), FOLDERS.format(process=child.pid) + "*")
-    for folder in glob.glob(pattern):
-        shutil.rmtree(folder, ignore_errors=True)
+    remove_folders(child.pid)

@@ -21,10 +21,10 @@ from moeprof import __version__
 from moeprof.definition import Definition, Workload
 from moeprof.errors import UsageError
 from moeprof.fib import layout
-from moeprof.fib.json_values import parse_json
 from moeprof.fib.schema import FibSolution, dump_solution, parse_solution
 from moeprof.problem.blobs import read_notes, routing_blob
 from moeprof.problem.dataset import Dataset, own_root
+from moeprof.problem.json_values import parse_json, read_text
 from moeprof.problem.operation import OP_TYPE, ROUTING_INPUTS
 from moeprof.problem.routing import RoutingSpec, make_routing
 from moeprof.storage.atomic import write_atomically
@@ -365,9 +365,4 @@ def _outdated(root: Path, file: File) -> Iterator[str]:
 def _json_files(folder: Path) -> Iterator[tuple[Path, Any]]:
     """Every JSON file below ``folder``, as flashinfer-bench finds them."""
     for path in sorted(folder.rglob("*.json")):
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise UsageError(f"cannot read {path}: {reason}") from error
-        yield path, parse_json(text, str(path))
+        yield path, parse_json(read_text(path), str(path))

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from moeprof.errors import UsageError
-from moeprof.fib.json_values import name_of, optional, parse_json, required, texts
+from moeprof.problem.json_values import name_of, optional, parse_json, required, texts
 
 LANGUAGES = ("python", "triton", "cpp", "cuda", "tilelang")
 BINDINGS = ("tvm-ffi", "torch")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moeprof.errors import UsageError
-from moeprof.fib.json_values import parse_json
+from moeprof.problem.json_values import parse_json
 
 PASSED, INCORRECT_NUMERICAL = "PASSED", "INCORRECT_NUMERICAL"
 STATUSES = (

@@ -7,6 +7,8 @@ terminal would read differently: backslashes, drives, control characters. Nothin
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tempfile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from moeprof.errors import UsageError
@@ -14,6 +16,17 @@ from moeprof.fib.schema import FibSolution
 from moeprof.importing.names import printable
 
 LONGEST_PART = 200
+
+
+def folder_prefix(process: int) -> str:
+    """How the names of a process's temporary folders begin; it may end without clearing up."""
+    return f"moeprof-fib-{process}-"
+
+
+def remove_folders(process: int) -> None:
+    """Clear up after a process that has ended."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{folder_prefix(process)}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def source_hash(solution: FibSolution) -> str:

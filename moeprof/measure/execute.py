@@ -150,13 +150,12 @@ class Execution:
     @property
     def turns(self) -> int:
         """How many turns it takes if none fails."""
-        passes = self.settings.passes
         cells = sum(
             self.wanted(loaded.solution.name, workload)
             for loaded in self.solutions
             for workload in self.plan.workloads
         )
-        return cells * (len(passes) + (self.settings.trials - 1) * ("bare" in passes))
+        return cells * self.settings.turns
 
     def run(self) -> None:
         """All passes in order; an entry whose result is wrong leaves after the first."""

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 from moeprof import __version__
 from moeprof.analysis.named_steps import tell_steps
 from moeprof.machine.environment import describe
 from moeprof.measure.passes import Passes
 from moeprof.measure.plan import Plan
-from moeprof.measure.workbench import Case
-from moeprof.records import Run, SolutionIdentity, StageInfo, WorkloadIdentity
+from moeprof.measure.workbench import Case, unmeasured
+from moeprof.records import Run, SolutionIdentity, WorkloadIdentity
 from moeprof.solutions.catalog import LoadedSolution
 
 
 def as_run(plan: Plan, loaded: LoadedSolution, case: Case, passes: Passes, position: int) -> Run:
     """The record of one finished case of ``loaded``. position: how many came before it."""
     solution = loaded.solution
-    stages = case.stages or tuple(_unmeasured(stage) for stage in solution.stages)
+    stages = case.stages or tuple(unmeasured(stage) for stage in solution.stages)
     notes: tuple[str, ...] = ()
     if loaded.opaque:
         stages, notes = tell_steps(stages, case.timelines)
@@ -53,14 +52,4 @@ def as_run(plan: Plan, loaded: LoadedSolution, case: Case, passes: Passes, posit
         ceilings=passes.ceilings,
         warnings=(*case.warnings, *notes),
         position=position,
-    )
-
-
-def _unmeasured(stage: Any) -> StageInfo:
-    return StageInfo(
-        name=stage.name,
-        covers=tuple(str(step) for step in stage.covers),
-        backend=stage.backend,
-        reads=stage.reads,
-        writes=stage.writes,
     )

@@ -290,16 +290,23 @@ def poisoned_memory() -> Iterator[None]:
             torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
 
 
-def _stage_info(stage: Any, tensors: Mapping[str, Any], case: Case) -> StageInfo:
-    constants = {name: value for name, value in case.given.items() if type(value) is int}
-    work = executed_work(stage, tensors, constants, case.routing)
-    library = stage.library
+def unmeasured(stage: Any) -> StageInfo:
+    """What a stage says of itself."""
     return StageInfo(
         name=stage.name,
         covers=tuple(str(step) for step in stage.covers),
         backend=stage.backend,
         reads=stage.reads,
         writes=stage.writes,
+    )
+
+
+def _stage_info(stage: Any, tensors: Mapping[str, Any], case: Case) -> StageInfo:
+    constants = {name: value for name, value in case.given.items() if type(value) is int}
+    work = executed_work(stage, tensors, constants, case.routing)
+    library = stage.library
+    return replace(
+        unmeasured(stage),
         options=dict(stage.options),
         why=stage.why,
         library=None if library is None else f"{library.name} {library.version or ''}".strip(),

@@ -19,6 +19,7 @@ from typing import Any
 
 from moeprof.definition import SCALAR_INPUTS, Definition, TensorSpec, Workload
 from moeprof.errors import UsageError, nearest
+from moeprof.problem.json_values import parse_json, read_text
 from moeprof.problem.operation import (
     INPUTS,
     OP_TYPE,
@@ -94,7 +95,7 @@ class Dataset:
         path = self.root / "workloads" / OP_TYPE / f"{definition.name}.jsonl"
         if not path.exists():
             return ()
-        lines = enumerate(_read_text(path).splitlines(), start=1)
+        lines = enumerate(read_text(path).splitlines(), start=1)
         found = tuple(
             parse_workload(line, definition, f"{path}:{number}")
             for number, line in lines
@@ -168,7 +169,7 @@ class Dataset:
 
 def parse_workload(line: str, definition: Definition, where: str) -> Workload:
     """The workload in one line of a file, called ``where`` in errors; UsageError if it is none."""
-    return _workload(_parse(line, where), definition, where)
+    return _workload(parse_json(line, where), definition, where)
 
 
 def check_num_tokens(num_tokens: int) -> None:
@@ -207,21 +208,6 @@ def _check_offset(definition: Definition, offset: int, where: str) -> None:
         raise UsageError(f"{where} has local_expert_offset {offset}", f"0 to {last}")
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(f"cannot read {path}: {reason}") from error
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is not JSON: {error}", do="restore the file") from error
-
-
 def _get(container: Any, key: str, kind: type, where: str) -> Any:
     """``container[key]`` of type ``kind``; bool is no int here."""
     value = container.get(key) if isinstance(container, dict) else None
@@ -233,7 +219,7 @@ def _get(container: Any, key: str, kind: type, where: str) -> Any:
 
 def _read_definition(path: Path, name: str) -> Definition:
     where = str(path)
-    data = _parse(_read_text(path), where)
+    data = parse_json(read_text(path), where)
     if _get(data, "name", str, where) != name:
         raise UsageError(f"{where} defines {data['name']}", "the name that the file has")
     axes: dict[str, Any] = _get(data, "axes", dict, where)

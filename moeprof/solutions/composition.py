@@ -30,7 +30,6 @@ EXPORTED = "moeprof.fib.exported"
 HASH_DIGITS = 12
 # what a module is called where its package has another name
 PACKAGES = {"cutlass": "nvidia-cutlass-dsl"}
-_INNER = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 _SOURCE = re.compile(r"moeprof \S+, source ([0-9a-f]+)\.")
 
 

@@ -29,7 +29,7 @@ from moeprof.contract import STEPS, Solution, Stage
 from moeprof.errors import ContractError, EnvironmentMissing, MoeprofError
 from moeprof.fib.find import SolutionFile, shown
 from moeprof.fib.schema import PYTHON_LANGUAGES
-from moeprof.fib.unpack import source_hash, unpack
+from moeprof.fib.unpack import folder_prefix, source_hash, unpack
 from moeprof.problem.operation import INPUTS, OUTPUTS
 from moeprof.solutions.catalog import LoadedSolution
 from moeprof.solutions.raised import said
@@ -89,7 +89,7 @@ def _imported(file: SolutionFile) -> Callable[..., Any]:
             f"{file.label} needs {spec.language}, which is not installed",
             do=f"pip install {spec.language}",
         )
-    parent = Path(tempfile.mkdtemp(prefix=f"moeprof-fib-{os.getpid()}-"))
+    parent = Path(tempfile.mkdtemp(prefix=folder_prefix(os.getpid())))
     atexit.register(shutil.rmtree, parent, ignore_errors=True)
     package = f"moeprof_fib_{file.solution.hash[:12]}"
     folder = parent / package

@@ -12,8 +12,6 @@ import triton.language as tl
 
 from moeprof.contract import ROUTING, Step, stage
 
-ELSEWHERE = -1
-
 
 @stage(
     Step.ROUTING,

@@ -6,6 +6,7 @@ FlashInfer-Bench's own models ignore keys they do not know; so do readers built 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, TypeVar
 
 from moeprof.errors import UsageError
@@ -21,6 +22,15 @@ _NAMES: dict[type, str] = {
     bool: "true or false",
 }
 _ANY = object()
+
+
+def read_text(path: Path) -> str:
+    """The text of a file; UsageError in one line if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UsageError(f"cannot read {path}: {reason}") from error
 
 
 def parse_json(text: str, where: str) -> Any:
