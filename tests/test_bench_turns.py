@@ -129,15 +129,17 @@ def one_thread():
 
 @pytest.fixture
 def problems(tmp_path):
+    from moeprof.measure.plan import Problems
+
     dataset = Dataset(write_dataset(tmp_path / "data", (7, 13)))
     definition = dataset.definition(TINY)
     settings = Settings(
         *("quick", 0, 1, 2, 0, "flush", ("first", "bare", "stages")),
         *(RTOL, ATOL, REQUIRED_MATCHED_RATIO, MAX_RELATIVE_L2),
     )
-    return worker.Problems(
+    return Problems(
         *(definition, dataset.workloads(definition), dataset, settings),
-        *("uniform", "quantised", "cpu", False, False),
+        *("uniform", "quantised", "cpu", False),
     )
 
 
@@ -155,7 +157,7 @@ def measured(problems, solutions, tmp_path, cells=None, flag=None):
         return Job(str(tmp_path / "bench"), cells or plan.cells)
 
     asked = [Asked(solution, True) for solution in solutions]
-    worker.work(problems, asked, send, job)
+    worker.work(problems, asked, False, send, job)
     return told
 
 
@@ -225,14 +227,9 @@ def test_spoilt_inputs_are_the_spoilers_fault_alone(problems, tmp_path):
 
 
 def test_inputs_are_restored_bit_for_bit(problems):
-    from moeprof.measure.plan import Inputs, Plan
-    from moeprof.solutions.catalog import load_solution
+    from moeprof.measure.plan import Inputs
 
-    plan = Plan(
-        *(load_solution("reference", "cpu"), problems.definition, problems.workloads),
-        *(problems.dataset, problems.settings, "uniform", "quantised", "cpu"),
-    )
-    inputs = Inputs(plan)
+    inputs = Inputs(problems)
     problem = inputs.problem(problems.workloads[0], "uniform")
     places = {name: value.data_ptr() for name, value in problem.inputs.items() if name[0] in "gh"}
     problem.inputs["gemm2_weights"].view(torch.uint8).zero_()

@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,10 +42,9 @@ from moeprof.measure.execute import (
     refuse_missing_cupti,
     refuse_stand_ins,
 )
-from moeprof.measure.plan import Plan
-from moeprof.problem.dataset import Dataset
+from moeprof.measure.plan import Problems
 from moeprof.problem.routing import parse_spec
-from moeprof.records import Run, Settings
+from moeprof.records import Run
 from moeprof.solutions.catalog import LoadedSolution, load_solution
 from moeprof.solutions.raised import said
 from moeprof.storage.benches import BenchPlan, BenchSolution, BenchWorkload
@@ -54,28 +53,15 @@ from moeprof.storage.store import save
 Send = Callable[[Event], None]
 
 
-@dataclass(frozen=True)
-class Problems:
-    """What all solutions are measured on, and how."""
-
-    definition: Definition
-    workloads: tuple[Workload, ...]
-    dataset: Dataset
-    settings: Settings
-    routing: str
-    weights: str
-    device: str
-    allow_no_local_work: bool
-    trusted: bool
-
-
-def work(problems: Problems, asked: Sequence[Asked], send: Send, job: Callable[[], Job]) -> None:
-    """Load, say what is ready, wait for the job, measure it.
+def work(
+    problems: Problems, asked: Sequence[Asked], trusted: bool, send: Send, job: Callable[[], Job]
+) -> None:
+    """Load, say what is ready, wait for the job, measure it. trusted: foreign code may run.
 
     Raises UsageError, EnvironmentMissing, ResourceExhausted: what no solution is to blame for.
     """
     refuse_missing_cupti(problems.settings.passes, problems.device)
-    found = [_load(one, problems, send) for one in asked]
+    found = [_load(one, problems, trusted, send) for one in asked]
     loaded = [one for one, _ in found if one is not None]
     plan = _plan(problems, [shown for _, shown in found])
     send(Ready(plan))
@@ -89,11 +75,11 @@ def work(problems: Problems, asked: Sequence[Asked], send: Send, job: Callable[[
 
 
 def _load(
-    one: Asked, problems: Problems, send: Send
+    one: Asked, problems: Problems, trusted: bool, send: Send
 ) -> tuple[LoadedSolution | None, BenchSolution]:
     """A solution ready to run, or why it is not; SystemExit and whatever its file raises too."""
     send(Loading(one.solution))
-    root, trusted = problems.dataset.root, problems.trusted
+    root = problems.dataset.root
     try:
         if is_fib(one.solution):
             _require_definition(find_solution(one.solution, root), problems.definition)
@@ -136,17 +122,8 @@ def _measure(
 ) -> None:
     cells = set(job.cells)
     chosen = {uuid for _, uuid in cells}
-    shared = Plan(
-        loaded=loaded[0],
-        definition=problems.definition,
-        workloads=tuple(w for w in problems.workloads if w.uuid in chosen),
-        dataset=problems.dataset,
-        settings=problems.settings,
-        routing=problems.routing,
-        weights=problems.weights,
-        device=problems.device,
-        allow_no_local_work=problems.allow_no_local_work,
-    )
+    workloads = tuple(w for w in problems.workloads if w.uuid in chosen)
+    given = replace(problems, workloads=workloads)
 
     def keep(run: Run) -> None:
         save(run, Path(job.folder), plan.alias)
@@ -154,7 +131,7 @@ def _measure(
 
     watch = _Watch(send, problems.device)
     Execution(
-        shared, loaded, watch, keep, lambda name, workload: (name, workload.uuid) in cells
+        given, loaded, watch, keep, lambda name, workload: (name, workload.uuid) in cells
     ).run()
 
 

@@ -48,14 +48,15 @@ def _work(descriptor: int) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a solution that asks would wait for ever
         return given
 
-    work(problems, request.solutions, lambda event: _send(descriptor, event), job)
+    trusted = request.options["trust"]
+    work(problems, request.solutions, trusted, lambda event: _send(descriptor, event), job)
 
 
 def _problems(request: Request) -> Any:
     from moeprof.cli.planning import RunOptions, make_choices
 
     chosen = make_choices(RunOptions(**request.options))
-    from moeprof.benching.worker import Problems
+    from moeprof.measure.plan import Problems
 
     return Problems(
         definition=chosen.definition,
@@ -66,7 +67,6 @@ def _problems(request: Request) -> Any:
         weights=request.options["weights"],
         device=chosen.device,
         allow_no_local_work=request.options["allow_no_local_work"],
-        trusted=request.options["trust"],
     )
 
 

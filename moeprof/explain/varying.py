@@ -12,7 +12,7 @@ from moeprof.errors import MoeprofError
 from moeprof.interventions.sensitivity import SensitivityRow, Variation, variations
 from moeprof.measure.execute import Progress
 from moeprof.measure.passes import CUPTI_PASSES, Passes
-from moeprof.measure.plan import Inputs, Plan
+from moeprof.measure.plan import Inputs, Problems
 from moeprof.measure.record import as_run
 from moeprof.measure.workbench import Case, try_out
 from moeprof.records import RoutingIdentity
@@ -37,7 +37,7 @@ class Varied:
 class Varying:
     """Every variation of a plan's workload for some solutions; none of them, nothing to do."""
 
-    def __init__(self, plan: Plan, solutions: Sequence[LoadedSolution]) -> None:
+    def __init__(self, plan: Problems, solutions: Sequence[LoadedSolution]) -> None:
         self._plan = plan
         settings = plan.settings
         brief = replace(settings, iterations=min(ITERATIONS, settings.iterations))

@@ -26,7 +26,7 @@ from moeprof.errors import (
 )
 from moeprof.measure import parity
 from moeprof.measure.passes import CUPTI_PASSES, Passes
-from moeprof.measure.plan import Inputs, Plan
+from moeprof.measure.plan import Inputs, Plan, Problems
 from moeprof.measure.record import as_run
 from moeprof.measure.reference import Reference
 from moeprof.measure.turns import in_turn
@@ -131,7 +131,7 @@ class Execution:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Problems,
         solutions: Sequence[LoadedSolution],
         watch: Watch,
         on_run: Callable[[Run], None],

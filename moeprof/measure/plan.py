@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from moeprof.definition import Definition, Workload
@@ -15,10 +15,9 @@ from moeprof.solutions.catalog import LoadedSolution
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to run."""
+class Problems:
+    """What is measured, and how, whichever solutions it is put to."""
 
-    loaded: LoadedSolution
     definition: Definition
     workloads: tuple[Workload, ...]
     dataset: Dataset
@@ -29,10 +28,17 @@ class Plan:
     allow_no_local_work: bool = False
 
 
+@dataclass(frozen=True)
+class Plan(Problems):
+    """One solution on them."""
+
+    loaded: LoadedSolution = field(kw_only=True)
+
+
 class Inputs:
     """Makes the inputs of workloads on the device: weights once, the rest as asked for."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Problems) -> None:
         self._plan = plan
         seed = plan.settings.seed
         self._weights = make_weights(plan.definition, plan.weights, seed, plan.device)

@@ -8,13 +8,15 @@ from moeprof import __version__
 from moeprof.analysis.named_steps import tell_steps
 from moeprof.machine.environment import describe
 from moeprof.measure.passes import Passes
-from moeprof.measure.plan import Plan
+from moeprof.measure.plan import Problems
 from moeprof.measure.workbench import Case, unmeasured
 from moeprof.records import Run, SolutionIdentity, WorkloadIdentity
 from moeprof.solutions.catalog import LoadedSolution
 
 
-def as_run(plan: Plan, loaded: LoadedSolution, case: Case, passes: Passes, position: int) -> Run:
+def as_run(
+    plan: Problems, loaded: LoadedSolution, case: Case, passes: Passes, position: int
+) -> Run:
     """The record of one finished case of ``loaded``. position: how many came before it."""
     solution = loaded.solution
     stages = case.stages or tuple(unmeasured(stage) for stage in solution.stages)

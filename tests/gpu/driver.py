@@ -12,7 +12,7 @@ import sys
 import torch
 
 from moeprof.measure.forward import Forward
-from moeprof.measure.plan import Inputs, Plan
+from moeprof.measure.plan import Inputs, Problems
 from moeprof.presets import ATOL, MAX_RELATIVE_L2, REQUIRED_MATCHED_RATIO, RTOL
 from moeprof.problem.dataset import Dataset, own_root
 from moeprof.records import PASSES, Settings
@@ -33,8 +33,8 @@ def bound_forward(solution: str, tokens: int) -> Forward:
     workload = dataset.workload_of_size(definition, tokens)
     tolerances = (RTOL, ATOL, REQUIRED_MATCHED_RATIO, MAX_RELATIVE_L2)
     settings = Settings("default", WARM_UP, ITERATIONS, 1, 0, "flush", PASSES, *tolerances)
-    plan = Plan(loaded, definition, (workload,), dataset, settings, "auto", "quantised", "cuda")
-    forward = Inputs(plan).problem(workload, "auto").case(loaded.solution).forward
+    given = Problems(definition, (workload,), dataset, settings, "auto", "quantised", "cuda")
+    forward = Inputs(given).problem(workload, "auto").case(loaded.solution).forward
     for _ in range(WARM_UP):
         forward()
     torch.cuda.synchronize()
